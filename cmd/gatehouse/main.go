@@ -1,0 +1,63 @@
+// Command gatehouse is an API gateway that validates tokens at the edge.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set when a release is built (-ldflags "-X main.version=…").
+var version = ""
+
+func main() {
+	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// run is main without the process around it, so that tests can start it. It
+// returns the exit status: 0, or 1 after an error, which it prints to stderr.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root := &cobra.Command{
+		Use:           "gatehouse",
+		Short:         "An API gateway that validates tokens at the edge",
+		Version:       releaseVersion(),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.AddCommand(serveCommand(), checkCommand(), initCommand(), revokeCommand())
+	if demo := demoCommand(); demo != nil {
+		root.AddCommand(demo)
+	}
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	if err := root.ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(stderr, "gatehouse:", err)
+		return 1
+	}
+	return 0
+}
+
+func releaseVersion() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}
+
+// configFlag adds the flag that every command has that reads the file.
+func configFlag(c *cobra.Command) *string {
+	return c.Flags().StringP("config", "c", "routes.yaml", "the configuration `file`")
+}

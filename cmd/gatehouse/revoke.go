@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"gatehouse/gateway"
+	"gatehouse/gateway/config"
+	"gatehouse/gateway/token"
+)
+
+// maxTokenFile bounds what is read as a token, in bytes.
+const maxTokenFile = 64 << 10
+
+// redisTimeout bounds one command's work with Redis.
+const redisTimeout = 10 * time.Second
+
+func revokeCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "revoke",
+		Short: "Withdraw a token, a session, a subject, a client or a key",
+		Args:  cobra.NoArgs,
+		Long: `Revoke writes a revocation to the Redis of the configuration. Every gateway
+that uses that Redis refuses the token from then on.
+
+A whole token is read from a file or from standard input, never from the
+command line, where it would show in the process list:
+
+  gatehouse revoke --token-file - < stolen.jwt
+  gatehouse revoke --issuer main --jti 6f1c…
+  gatehouse revoke --issuer main --sub alice     # all her tokens issued until now`,
+	}
+	file := configFlag(c)
+	r := gateway.Revocation{}
+	var tokenFile string
+	f := c.Flags()
+	f.StringVar(&r.Issuer, "issuer", "", "the issuer's `name` in the configuration; needed where there are several")
+	kinds := []struct{ flag, kind, usage string }{
+		{"jti", "jti", "one token, by its jti claim"},
+		{"sid", "sid", "one session, by its sid claim"},
+		{"sub", "sub", "a subject's tokens issued until now"},
+		{"client-id", "client_id", "a client's tokens issued until now"},
+		{"kid", "kid", "every token that this key signed"},
+	}
+	names := []string{"token-file"}
+	values := make([]*string, len(kinds))
+	for i, k := range kinds {
+		values[i] = f.String(k.flag, "", k.usage)
+		names = append(names, k.flag)
+	}
+	f.StringVar(&tokenFile, "token-file", "", "one whole token, read from this `file`; - is standard input")
+	c.MarkFlagsOneRequired(names...)
+	c.MarkFlagsMutuallyExclusive(names...)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		for i, k := range kinds {
+			if f.Changed(k.flag) {
+				r.Kind, r.Value = k.kind, *values[i]
+				if r.Value == "" {
+					return fmt.Errorf("--%s is empty", k.flag)
+				}
+			}
+		}
+		if f.Changed("token-file") {
+			raw, err := readToken(c.InOrStdin(), tokenFile)
+			if err != nil {
+				return err
+			}
+			r.Token = raw
+		}
+		cfg, _, err := config.Load(*file, config.Options{})
+		if err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(c.Context(), redisTimeout)
+		defer cancel()
+		done, err := gateway.Revoke(ctx, cfg, r)
+		if done.Warning != "" {
+			fmt.Fprintln(c.ErrOrStderr(), "warning:", done.Warning)
+		}
+		if err != nil {
+			return err
+		}
+		howLong := "for ever"
+		if done.TTL > 0 {
+			howLong = "for " + done.TTL.Round(time.Second).String()
+		}
+		fmt.Fprintf(c.OutOrStdout(), "%s = %s %s\n", done.Key, done.Value, howLong)
+		return nil
+	}
+	return c
+}
+
+// readToken reads one token; white space around it does not belong to it.
+func readToken(stdin io.Reader, name string) (token.Raw, error) {
+	in := stdin
+	if name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return token.Raw{}, err
+		}
+		defer func() { _ = f.Close() }()
+		in = f
+	}
+	text, err := io.ReadAll(io.LimitReader(in, maxTokenFile+1))
+	if err != nil {
+		return token.Raw{}, err
+	}
+	if len(text) > maxTokenFile {
+		return token.Raw{}, fmt.Errorf("more than %d bytes: this is no token", maxTokenFile)
+	}
+	raw := strings.TrimSpace(string(text))
+	if raw == "" {
+		return token.Raw{}, errors.New("there is no token: the input is empty")
+	}
+	return token.NewRaw(raw), nil
+}

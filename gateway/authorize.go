@@ -1,0 +1,130 @@
+package gateway
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+
+	"gatehouse/gateway/internal/issuer"
+	"gatehouse/gateway/token"
+)
+
+// place is one place of a request where a route's tokens may stand, with the
+// issuers that allow theirs to stand there.
+type place struct {
+	source  token.Source
+	issuers issuer.Set
+}
+
+// foundToken is the one token of a request.
+type foundToken struct {
+	place
+	raw token.Raw
+}
+
+// findToken returns the request's token, or nil if it has none. Two tokens are
+// refused, even if they are the same: the gateway would check one and the
+// backend might read the other.
+func (rt *builtRoute) findToken(r *http.Request) (*foundToken, error) {
+	var found *foundToken
+	for _, p := range rt.places {
+		raw, ok, err := p.source.Find(r)
+		switch {
+		case err != nil:
+			return nil, err
+		case !ok:
+		case found != nil:
+			return nil, token.Errorf(token.BadRequest, "two tokens, in %s and in %s", found.source, p.source)
+		default:
+			found = &foundToken{p, raw}
+		}
+	}
+	return found, nil
+}
+
+func (rt *builtRoute) sourceNames() string {
+	names := make([]string, len(rt.places))
+	for i, p := range rt.places {
+		names[i] = p.source.String()
+	}
+	return strings.Join(names, ", ")
+}
+
+// sameOrigin refuses what another site makes a browser do with its cookies.
+// http.CrossOriginProtection passes GET; an upgrade is a GET that opens a
+// two-way channel, so it is looked at as if it were a POST.
+func (f *foundToken) sameOrigin(r *http.Request) error {
+	if _, ok := f.source.(token.Cookie); !ok {
+		return nil
+	}
+	if r.Header["Upgrade"] != nil {
+		asPost := *r
+		asPost.Method = http.MethodPost
+		r = &asPost
+	}
+	if err := new(http.CrossOriginProtection).Check(r); err != nil {
+		return refuse(crossOrigin, "%v", err)
+	}
+	return nil
+}
+
+// authorize decides whether the token may do what the route asks.
+func (rt *builtRoute) authorize(v *token.Verified) error {
+	privileges := v.Privileges
+	if rt.severalIssuers {
+		// A party that signs tokens for one purpose must not thereby grant the
+		// privileges of another.
+		mayGrant := rt.mayGrant[v.Issuer]
+		privileges = slices.DeleteFunc(slices.Clone(privileges), func(p string) bool { return !slices.Contains(mayGrant, p) })
+	}
+	missing, ok := rt.require.Check(privileges)
+	if ok {
+		return nil
+	}
+	f := refuse(token.InsufficientPrivileges, "missing privilege %s", missing)
+	switch {
+	case rt.severalIssuers && len(privileges) < len(v.Privileges):
+		f.detail += "; issuer " + v.Issuer + " may not grant all that the token holds (may_grant)"
+	case v.PrivilegesMissing:
+		f.detail += "; the token has no usable claim " + rt.privilegesFrom[v.Issuer]
+		if could := couldCarryPrivileges(v.Claims); len(could) > 0 {
+			f.detail += "; it could be meant to be " + bounded(strings.Join(could, " or ")) + " (privileges_from)"
+		}
+	}
+	f.scope = rt.scope[v.Issuer]
+	return f
+}
+
+// privilegeNames are parts of the names under which identity providers put
+// what a token may do.
+var privilegeNames = []string{"scp", "scope", "role", "privilege", "permission", "authorit", "group", "entitlement"}
+
+// couldCarryPrivileges lists the paths of claims that look like privileges, in
+// the token and one object further down, so that a log can say what was
+// probably meant.
+func couldCarryPrivileges(claims token.Claims) []string {
+	var found []string
+	var walk func(prefix string, name string, v token.Value, depth int)
+	walk = func(prefix, name string, v token.Value, depth int) {
+		path := prefix + name
+		if strings.ContainsAny(name, "./") {
+			path = "/" + strings.ReplaceAll(strings.ReplaceAll(name, "~", "~0"), "/", "~1")
+		}
+		switch v.Kind() {
+		case token.String, token.Array:
+			if slices.ContainsFunc(privilegeNames, func(part string) bool { return strings.Contains(strings.ToLower(name), part) }) {
+				found = append(found, path)
+			}
+		case token.Object:
+			if depth < 3 {
+				for n, member := range v.Members() {
+					walk(path+".", n, member, depth+1)
+				}
+			}
+		}
+	}
+	for name, v := range claims.All() {
+		walk("", name, v, 1)
+	}
+	return found
+}

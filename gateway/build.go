@@ -1,0 +1,338 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"reflect"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"gatehouse/gateway/config"
+	"gatehouse/gateway/internal/inject"
+	"gatehouse/gateway/internal/issuer"
+	"gatehouse/gateway/internal/limit"
+	"gatehouse/gateway/internal/revoke"
+	"gatehouse/gateway/internal/route"
+	"gatehouse/gateway/internal/upstream"
+	"gatehouse/gateway/policy"
+	"gatehouse/gateway/token"
+)
+
+// maxKeyFile bounds a file of static keys.
+const maxKeyFile = 1 << 20
+
+// builder turns a configuration into a snapshot. It is the only place that
+// knows both the file and the parts.
+type builder struct {
+	cfg     *config.Config
+	old     *snapshot // parts that did not change are taken from here; may be nil
+	metrics *metrics
+	log     *slog.Logger
+	faults  config.Faults
+}
+
+// build starts nothing and changes nothing of old. The error is config.Faults.
+func (b *builder) build() (*snapshot, error) {
+	if b.old == nil {
+		b.old = &snapshot{}
+	}
+	s := &snapshot{
+		config:    b.cfg,
+		proxies:   b.cfg.Server.TrustedProxies,
+		issuers:   map[string]*part[issuer.Options, *issuer.Issuer]{},
+		limits:    map[string]*part[limit.Options, *limit.Limiter]{},
+		upstreams: map[string]*part[[]string, *upstream.Pool]{},
+		drained:   make(chan struct{}),
+	}
+	b.injection(s)
+	for name, c := range b.cfg.Issuers {
+		b.issuer(s, name, c)
+	}
+	for name, c := range b.cfg.Limits {
+		b.limit(s, name, c)
+	}
+	patterns := make([]route.Pattern, len(b.cfg.Routes))
+	for i, c := range b.cfg.Routes {
+		patterns[i] = route.Pattern{Methods: c.Match.Methods, Host: c.Match.Host, Path: c.Match.Path, EncodedSlash: c.EncodedSlash}
+	}
+	var errs []error
+	s.table, errs = route.New(patterns)
+	for i, err := range errs {
+		if err != nil {
+			b.fault(fmt.Sprintf("routes[%d].match", i), "%v", err)
+		}
+	}
+	redisOptions := b.redisOptions()
+	if err := b.faults.Err(); err != nil {
+		return nil, err
+	}
+	for _, c := range b.cfg.Routes {
+		s.routes = append(s.routes, b.route(s, c))
+	}
+	b.redis(s, redisOptions)
+	b.revocation(s)
+	return s, nil
+}
+
+func (b *builder) fault(path, format string, args ...any) {
+	b.faults = append(b.faults, b.cfg.Faultf(path, format, args...))
+}
+
+// carry returns old if it was built from the same options, else what make makes.
+func carry[O, T any](old *part[O, T], options O, make func() (T, error)) (*part[O, T], error) {
+	if old != nil && reflect.DeepEqual(old.options, options) {
+		return old, nil
+	}
+	value, err := make()
+	return &part[O, T]{options, value}, err
+}
+
+func (b *builder) injection(s *snapshot) {
+	c := b.cfg.Headers
+	o := inject.Options{Prefix: c.Prefix, MaxBytes: c.MaxBytes}
+	if c.Claims != nil {
+		o.Claims = map[string]inject.Claim{}
+	}
+	for suffix, h := range c.Claims {
+		path, err := token.ParsePath(h.Claim)
+		if err != nil {
+			b.fault("headers.claims."+suffix, "%v", err)
+			continue
+		}
+		o.Claims[suffix] = inject.Claim{Path: path, List: h.Type == "list", Header: h.Header}
+	}
+	var err error
+	if s.inject, err = inject.New(o); err != nil {
+		b.fault("headers", "%v", err)
+	}
+}
+
+func (b *builder) issuer(s *snapshot, name string, c *config.Issuer) {
+	at := "issuers." + name
+	o := issuer.Options{
+		Name: name, Issuer: c.Issuer, Insecure: c.Insecure,
+		Audiences: c.Audiences, Algorithms: c.Algorithms, Leeway: c.Leeway, IgnoreCnf: c.IgnoreCnf,
+		JWKSURI: c.JWKS.URI, Refresh: c.JWKS.Refresh, MinRefreshInterval: c.JWKS.MinRefreshInterval, MaxStale: c.JWKS.MaxStale,
+	}
+	if c.Secret != "" {
+		o.Secret = []byte(c.Secret)
+	}
+	for _, source := range c.PrivilegesFrom {
+		path, err := token.ParsePath(source.Claim)
+		if err != nil {
+			b.fault(at+".privileges_from", "%v", err)
+			continue
+		}
+		o.PrivilegesFrom = append(o.PrivilegesFrom, issuer.PrivilegeSource{Path: path, Prefix: source.Prefix})
+	}
+	for i, key := range c.Keys {
+		text, err := readKey(key)
+		if err != nil {
+			b.fault(fmt.Sprintf("%s.keys[%d]", at, i), "%v", err)
+			continue
+		}
+		o.StaticKeys = append(o.StaticKeys, text)
+	}
+	if len(o.StaticKeys) < len(c.Keys) {
+		return
+	}
+	p, err := carry(b.old.issuers[name], o, func() (*issuer.Issuer, error) {
+		o := o
+		o.Log = b.log.With("issuer", name)
+		if b.metrics != nil {
+			fetches := b.metrics.fetches
+			o.OnFetch = func(kind string, err error) { fetches.WithLabelValues(name, kind, outcome(err)).Inc() }
+		}
+		return issuer.New(o)
+	})
+	if err != nil {
+		b.fault(at, "%v", err)
+		return
+	}
+	s.issuers[name] = p
+}
+
+func readKey(key config.Key) ([]byte, error) {
+	if key.File == "" {
+		return []byte(key.Text), nil
+	}
+	info, err := os.Stat(key.File)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the key: %w", err)
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxKeyFile {
+		return nil, fmt.Errorf("cannot read the key: %s is no file of at most %d bytes", key.File, maxKeyFile)
+	}
+	text, err := os.ReadFile(key.File)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the key: %w", err)
+	}
+	return text, nil
+}
+
+func (b *builder) limit(s *snapshot, name string, c *config.Limit) {
+	o := limit.Options{Name: name, Keys: c.Key, Rate: limit.Rate{Count: c.Rate.Count, Per: c.Rate.Per}, Burst: c.Burst}
+	p, err := carry(b.old.limits[name], o, func() (*limit.Limiter, error) { return limit.New(o) })
+	if err != nil {
+		b.fault("limits."+name, "%v", err)
+		return
+	}
+	s.limits[name] = p
+}
+
+// redisOptions reads redis.url; nil without one.
+func (b *builder) redisOptions() *redis.Options {
+	if b.cfg.Redis.URL == "" {
+		return nil
+	}
+	o, err := redis.ParseURL(b.cfg.Redis.URL)
+	if err != nil {
+		// The parser's own text may hold the URL and so the password.
+		var parse *url.Error
+		if errors.As(err, &parse) {
+			err = parse.Err
+		}
+		b.fault("redis.url", "not a Redis URL: %v; write redis://[user:password@]host:port[/db], or rediss:// for TLS", err)
+		return nil
+	}
+	o.MaxRetries = -1 // the breaker decides, within one time-out
+	o.ContextTimeoutEnabled = true
+	o.DisableIdentity = true
+	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	return o
+}
+
+func (b *builder) redis(s *snapshot, o *redis.Options) {
+	if o == nil {
+		return
+	}
+	s.redis, _ = carry(b.old.redis, b.cfg.Redis.URL, func() (redis.UniversalClient, error) { return redis.NewClient(o), nil })
+}
+
+func (b *builder) revocation(s *snapshot) {
+	c := b.cfg.Revocation
+	if !c.Enabled() {
+		return
+	}
+	o := revoke.Options{Client: s.redis.value, Allow: c.OnError == "allow"}
+	for _, kind := range c.Check {
+		o.Check = append(o.Check, revoke.Kind(kind))
+	}
+	posture := "deny"
+	if o.Allow {
+		posture = "allow"
+	}
+	log := b.log
+	if b.metrics != nil {
+		fallbacks := b.metrics.fallbacks.WithLabelValues("revocation", posture)
+		o.OnError = func(err error) {
+			fallbacks.Inc()
+			log.Warn("cannot ask Redis about revocations", "posture", posture, "error", err)
+		}
+	}
+	s.revocation = revoke.NewLookup(o)
+}
+
+func (b *builder) route(s *snapshot, c *config.Route) *builtRoute {
+	rt := &builtRoute{
+		name:           c.Name,
+		public:         c.Public,
+		optional:       c.Optional,
+		severalIssuers: len(c.Issuers) > 1,
+		mayGrant:       map[string][]string{},
+		privilegesFrom: map[string]string{},
+		scope:          map[string]string{},
+		require:        policy.Requirement{All: c.All, Any: c.Any},
+		upstream:       b.upstream(s, c.Upstream),
+		forwardToken:   c.ForwardToken,
+		timeout:        c.Timeout,
+		idleTimeout:    c.IdleTimeout,
+	}
+	if c.StripPrefix != "" {
+		rt.stripSegments = strings.Count(c.StripPrefix, "/")
+	}
+	for _, i := range c.Issuers {
+		rt.mayGrant[i.Name] = i.MayGrant
+		rt.privilegesFrom[i.Name] = sourceText(i.PrivilegesFrom)
+		if asScopes(i, c) {
+			rt.scope[i.Name] = strings.Join(c.All, " ")
+		}
+		for _, from := range i.TokenFrom {
+			rt.addPlace(tokenSource(from), s.issuers[i.Name].value)
+		}
+	}
+	for _, l := range c.Limits {
+		limiter := s.limits[l.Name].value
+		if limiter.NeedsClaims() {
+			rt.limits.after = append(rt.limits.after, limiter)
+		} else {
+			rt.limits.before = append(rt.limits.before, limiter)
+		}
+	}
+	return rt
+}
+
+// addPlace lets the issuer's tokens stand in source, too.
+func (rt *builtRoute) addPlace(source token.Source, i *issuer.Issuer) {
+	for n := range rt.places {
+		if rt.places[n].source == source {
+			rt.places[n].issuers = append(rt.places[n].issuers, i)
+			return
+		}
+	}
+	rt.places = append(rt.places, place{source, issuer.Set{i}})
+}
+
+func tokenSource(c config.TokenSource) token.Source {
+	switch {
+	case c.Cookie != "":
+		return token.Cookie{Name: c.Cookie}
+	case c.Query != "":
+		return token.Query{Name: c.Query}
+	}
+	return token.Header{Name: c.Header, Prefix: c.Prefix}
+}
+
+func sourceText(sources []config.ClaimSource) string {
+	names := make([]string, len(sources))
+	for i, s := range sources {
+		names[i] = s.Claim
+	}
+	return strings.Join(names, ", ")
+}
+
+// asScopes says whether the route's privileges are OAuth scopes to that
+// issuer, so that a challenge may name them (RFC 6750 §3): an all-list, read
+// from a scope claim alone, of words that are scope tokens (RFC 6749 §3.3).
+func asScopes(i *config.Issuer, c *config.Route) bool {
+	from := i.PrivilegesFrom
+	if len(c.All) == 0 || len(c.Any) > 0 || len(from) != 1 || from[0].Prefix != "" || from[0].Claim != "scp" && from[0].Claim != "scope" {
+		return false
+	}
+	for _, p := range c.All {
+		for _, ch := range []byte(p) {
+			if ch <= 0x20 || ch >= 0x7f || ch == '"' || ch == '\\' {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// upstream builds each upstream once, however many routes lead there.
+func (b *builder) upstream(s *snapshot, c *config.Upstream) *upstream.Pool {
+	if p := s.upstreams[c.Name]; p != nil {
+		return p.value
+	}
+	targets := make([]string, len(c.Targets))
+	for i, t := range c.Targets {
+		targets[i] = t.String()
+	}
+	s.upstreams[c.Name], _ = carry(b.old.upstreams[c.Name], targets, func() (*upstream.Pool, error) { return upstream.New(c.Name, c.Targets), nil })
+	return s.upstreams[c.Name].value
+}

@@ -1,0 +1,177 @@
+// Package config reads routes.yaml: strictly, with every fault named by file,
+// line and column and the nearest right spelling, all faults at once.
+//
+// A [Config] is plain data, complete with defaults and resolved references,
+// and must not be changed once it is loaded. Nothing in it has been started:
+// no file but the configuration's own (and what ${file:…} names) is read and
+// no connection is made.
+package config
+
+import (
+	"net/netip"
+	"net/url"
+	"time"
+)
+
+// Config is the whole of routes.yaml.
+type Config struct {
+	Version    int
+	Server     Server
+	Redis      Redis
+	Issuers    map[string]*Issuer
+	Revocation Revocation
+	Headers    Headers
+	Limits     map[string]*Limit
+	Upstreams  map[string]*Upstream // those named in the file; a route with a bare URL has another
+	Defaults   Defaults
+	Routes     []*Route
+
+	source // where each value stands in the file, for faults found later
+}
+
+// Server says where the gateway listens and whom it believes.
+type Server struct {
+	Listen         string         // host:port; default ":8080"
+	Status         string         // host:port of /livez, /readyz and /metrics; empty: off
+	TrustedProxies []netip.Prefix // peers whose forwarding headers are believed
+}
+
+// Redis is the shared store.
+type Redis struct {
+	URL string // redis://, rediss:// or unix://, with the password if there is one; empty if the file needs none
+}
+
+// Issuer is one party whose tokens are accepted.
+type Issuer struct {
+	Name           string   // its key in the file: [a-z0-9-]+
+	Issuer         string   // the iss claim, exactly; "" for issuer: none
+	Insecure       bool     // http to other hosts than loopback is allowed
+	Audiences      []string // any of; nil means any audience
+	Algorithms     []string // JWS alg values (RFC 7518 §3.1, RFC 8037)
+	Leeway         time.Duration
+	PrivilegesFrom []ClaimSource
+	TokenFrom      []TokenSource
+	JWKS           JWKS
+	Keys           []Key         // static keys
+	Secret         string        // HS* secret; then nothing else verifies for this issuer
+	MaxLifetime    time.Duration // 0: not bounded
+	MayGrant       []string      // privileges that count on routes with several issuers; nil if not said
+	IgnoreCnf      bool          // cnf: ignore
+}
+
+// ClaimSource is one claim that carries privileges.
+type ClaimSource struct {
+	Claim  string // a path as token.ParsePath reads it
+	Prefix string // put before each value found there
+}
+
+// TokenSource is one place where tokens may stand. Exactly one of Header,
+// Cookie and Query is set.
+type TokenSource struct {
+	Header, Prefix string // Header is canonical; "Authorization" has the prefix "Bearer"
+	Cookie         string
+	Query          string
+}
+
+// JWKS says how an issuer's keys are fetched and kept.
+type JWKS struct {
+	URI                string // without discovery; empty: found by discovery
+	Refresh            time.Duration
+	MinRefreshInterval time.Duration
+	MaxStale           time.Duration
+}
+
+// Key is one static public key; exactly one of its fields is set.
+type Key struct {
+	File string // a PEM or JWK file; a path relative to the configuration file is resolved already
+	Text string // PEM or JWK text, from the environment
+}
+
+// Revocation says which revocation keys are looked up and what an outage means.
+type Revocation struct {
+	Check   []string // of jti, sid, sub, client_id; nil if the file has no revocation section
+	OnError string   // "deny" or "allow"
+}
+
+// Enabled says whether the file asks for revocation at all.
+func (r Revocation) Enabled() bool { return r.Check != nil }
+
+// Headers says which headers backends receive.
+type Headers struct {
+	Prefix   string                 // lower case, ends in a hyphen; default "x-jwt-"
+	Claims   map[string]HeaderClaim // nil: all claims
+	MaxBytes int                    // names and values together
+}
+
+// HeaderClaim is one claim that becomes a header.
+type HeaderClaim struct {
+	Claim  string // a path as token.ParsePath reads it
+	Type   string // "" or "list"
+	Header string // the header's whole name; empty: prefix + key
+}
+
+// Limit is one rate limit.
+type Limit struct {
+	Name  string
+	Key   []string // of ip, route and claim:PATH
+	Rate  Rate
+	Burst int // default: the rate's count
+}
+
+// Rate is so many requests in so long a time.
+type Rate struct {
+	Count int
+	Per   time.Duration
+}
+
+// Upstream is a set of targets that serve the same thing. Routes with the same
+// bare URL share one.
+type Upstream struct {
+	Name    string     // its key in the file, or the bare URL
+	Targets []*url.URL // scheme and host, and a path that is put before each request's
+}
+
+// Defaults are what routes inherit; a route's own issuers and limits replace these.
+type Defaults struct {
+	Issuers     []string
+	Limits      []string
+	Timeout     time.Duration
+	IdleTimeout time.Duration
+}
+
+// Route is one row of the route table, with the defaults applied.
+type Route struct {
+	Name         string
+	Match        Match
+	Public       bool
+	Optional     bool      // auth: optional
+	Issuers      []*Issuer // empty on public routes
+	All, Any     []string  // privileges: all of All, and one of Any if there are any
+	Limits       []*Limit
+	Upstream     *Upstream
+	StripPrefix  string // without a trailing slash
+	ForwardToken bool
+	EncodedSlash bool // encoded_slash: allow
+	Timeout      time.Duration
+	IdleTimeout  time.Duration
+}
+
+// Match says which requests a route is for, in net/http.ServeMux's terms.
+type Match struct {
+	Methods []string // upper case; empty: every method
+	Host    string   // lower case; empty: every host
+	Path    string   // with {id}, {rest...} and {$}
+}
+
+// Pattern returns the match as it is written: "GET,HEAD host/path".
+func (m Match) Pattern() string {
+	s := m.Host + m.Path
+	for i := len(m.Methods) - 1; i >= 0; i-- {
+		sep := ","
+		if i == len(m.Methods)-1 {
+			sep = " "
+		}
+		s = m.Methods[i] + sep + s
+	}
+	return s
+}

@@ -1,0 +1,421 @@
+package config
+
+import (
+	"errors"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"gopkg.in/yaml.v3"
+)
+
+// The types below are routes.yaml as it is written, before defaults and
+// references; see reader for their tags.
+
+type fileConfig struct {
+	Version    int                      `yaml:"version"`
+	Server     fileServer               `yaml:"server"`
+	Redis      fileRedis                `yaml:"redis"`
+	Issuers    map[string]*fileIssuer   `yaml:"issuers"`
+	Revocation fileRevocation           `yaml:"revocation"`
+	Headers    fileHeaders              `yaml:"headers"`
+	Limits     map[string]*fileLimit    `yaml:"limits"`
+	Upstreams  map[string]*fileUpstream `yaml:"upstreams"`
+	Defaults   fileDefaults             `yaml:"defaults"`
+	Routes     []fileRoute              `yaml:"routes" need:"the list of what is forwarded where"`
+}
+
+type fileServer struct {
+	Listen         address   `yaml:"listen"`
+	Status         address   `yaml:"status"`
+	TrustedProxies []network `yaml:"trusted_proxies"`
+}
+
+type fileRedis struct {
+	URL redisURL `yaml:"url" need:"where the shared store is, such as redis://127.0.0.1:6379/0"`
+}
+
+type fileIssuer struct {
+	Issuer         string                `yaml:"issuer" need:"the iss claim of its tokens, such as https://id.example.com, or none"`
+	Insecure       bool                  `yaml:"insecure"`
+	Audiences      audiences             `yaml:"audiences" need:"the aud values of which a token must name one, or the word any"`
+	Algorithms     []string              `yaml:"algorithms" enum:"RS256,RS384,RS512,PS256,PS384,PS512,ES256,ES384,ES512,EdDSA,HS256,HS384,HS512"`
+	Leeway         time.Duration         `yaml:"leeway" min:"0"`
+	PrivilegesFrom oneOrMany[fileSource] `yaml:"privileges_from"`
+	TokenFrom      oneOrMany[filePlace]  `yaml:"token_from"`
+	JWKS           fileJWKS              `yaml:"jwks"`
+	Keys           []fileKey             `yaml:"keys"`
+	Secret         string                `yaml:"secret"`
+	MaxLifetime    time.Duration         `yaml:"max_lifetime"`
+	MayGrant       []string              `yaml:"may_grant"`
+	Cnf            string                `yaml:"cnf" enum:"ignore"`
+}
+
+type fileJWKS struct {
+	URI                webURL        `yaml:"uri"`
+	Refresh            time.Duration `yaml:"refresh"`
+	MinRefreshInterval time.Duration `yaml:"min_refresh_interval"`
+	MaxStale           time.Duration `yaml:"max_stale"`
+}
+
+type fileKey struct {
+	File string `yaml:"file"`
+	Env  string `yaml:"env"`
+}
+
+type fileRevocation struct {
+	Check   []string    `yaml:"check" enum:"jti,sid,sub,client_id"`
+	Mode    string      `yaml:"mode" enum:"lookup"`
+	OnError fileOnError `yaml:"on_error"`
+}
+
+type fileOnError struct {
+	Then     string   `yaml:"then" enum:"deny,allow"`
+	MaxStale maxStale `yaml:"max_stale"`
+}
+
+type fileHeaders struct {
+	Prefix   string       `yaml:"prefix"`
+	Claims   headerClaims `yaml:"claims"`
+	MaxBytes int          `yaml:"max_bytes"`
+}
+
+type fileLimit struct {
+	Key   oneOrMany[limitKey] `yaml:"key" need:"what is counted: ip, route or claim:PATH"`
+	Rate  rate                `yaml:"rate" need:"how much is let through, such as 100/1m"`
+	Burst int                 `yaml:"burst"`
+	Scope string              `yaml:"scope" enum:"local"`
+}
+
+type fileUpstream struct {
+	Targets []webURL `yaml:"targets" need:"the URLs that serve it, such as http://127.0.0.1:9000"`
+}
+
+type fileDefaults struct {
+	Issuers     []string      `yaml:"issuers"`
+	Limits      []string      `yaml:"limits"`
+	Timeout     time.Duration `yaml:"timeout"`
+	IdleTimeout time.Duration `yaml:"idle_timeout"`
+}
+
+type fileRoute struct {
+	Name         string        `yaml:"name"`
+	Match        fileMatch     `yaml:"match" need:"the requests it is for, such as GET /heroes/{id}"`
+	Public       bool          `yaml:"public"`
+	Auth         string        `yaml:"auth" enum:"required,optional"`
+	Issuers      []string      `yaml:"issuers"`
+	Privileges   privileges    `yaml:"privileges"`
+	Limits       []string      `yaml:"limits"`
+	Upstream     string        `yaml:"upstream" need:"where its requests go: a name in upstreams, or a URL"`
+	StripPrefix  string        `yaml:"strip_prefix"`
+	ForwardToken bool          `yaml:"forward_token"`
+	EncodedSlash string        `yaml:"encoded_slash" enum:"refuse,allow"`
+	Timeout      time.Duration `yaml:"timeout"`
+	IdleTimeout  time.Duration `yaml:"idle_timeout"`
+}
+
+// address is a host:port to listen on.
+type address struct{ host, port string }
+
+func (a *address) readText(s string) error {
+	i := strings.LastIndexByte(s, ':')
+	if i >= 0 {
+		a.host, a.port = s[:i], s[i+1:]
+	}
+	inner, bracketed := strings.CutPrefix(a.host, "[")
+	if bracketed {
+		inner, bracketed = strings.CutSuffix(inner, "]")
+	}
+	port, err := strconv.ParseUint(a.port, 10, 16)
+	if err != nil || strings.Contains(inner, ":") && !bracketed || strings.ContainsAny(inner, "[]/ ") || strconv.FormatUint(port, 10) != a.port {
+		return errors.New("want host:port, such as 127.0.0.1:8080, :8080 or [::1]:8080")
+	}
+	return nil
+}
+
+func (a address) String() string { return a.host + ":" + a.port }
+
+// network is a CIDR.
+type network struct{ netip.Prefix }
+
+func (n *network) readText(s string) (err error) {
+	n.Prefix, err = netip.ParsePrefix(s)
+	switch {
+	case err != nil:
+		return errors.New("want a network such as 10.0.0.0/8, or 10.0.0.1/32 for one address")
+	case n.Addr().Is4In6():
+		return errors.New("peers are compared by their IPv4 addresses; write it as 10.0.0.0/8")
+	case n.Masked() != n.Prefix:
+		return errors.New("the address has bits beyond the network's length; write the network's own address, as in 10.0.0.0/8")
+	}
+	return nil
+}
+
+// webURL is an absolute http or https URL.
+type webURL struct{ *url.URL }
+
+func (u *webURL) readText(s string) (err error) {
+	u.URL, err = parseURL(s)
+	return err
+}
+
+// parseURL reads an absolute http or https URL. Errors hold nothing of s.
+func parseURL(s string) (*url.URL, error) {
+	u, err := url.Parse(s)
+	if err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" || strings.HasSuffix(u.Host, ":") {
+		return nil, errors.New("want http:// or https://, a host, and perhaps a port and a path")
+	}
+	if port := u.Port(); port != "" {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return nil, errors.New("a port is a number from 1 to 65535")
+		}
+	}
+	switch {
+	case u.User != nil:
+		return nil, errors.New("a URL here must hold no user name and no password")
+	case strings.Contains(s, "#"):
+		return nil, errors.New("a URL here must have no fragment (#)")
+	}
+	return u, nil
+}
+
+// plainURL is parseURL for URLs that may have no query either.
+func plainURL(s string) (*url.URL, error) {
+	u, err := parseURL(s)
+	if err == nil && strings.Contains(s, "?") {
+		return nil, errors.New("a URL here must have no query (?)")
+	}
+	return u, err
+}
+
+// redisURL is what the Redis client takes.
+type redisURL string
+
+func (u *redisURL) readText(s string) error {
+	const form = "want redis://[user:password@]host[:port][/database], rediss:// for TLS, or unix://[user:password@]/path"
+	parsed, err := url.Parse(s)
+	if err != nil {
+		return errors.New(form)
+	}
+	switch parsed.Scheme {
+	case "redis", "rediss":
+		db := strings.Trim(parsed.Path, "/")
+		if _, err := strconv.ParseUint(db, 10, 16); err != nil && db != "" || parsed.Hostname() == "" {
+			return errors.New(form)
+		}
+	case "unix":
+		if strings.Trim(parsed.Path, "/") == "" {
+			return errors.New(form)
+		}
+	default:
+		return errors.New(form)
+	}
+	*u = redisURL(s)
+	return nil
+}
+
+// rate is COUNT/DURATION.
+type rate Rate
+
+func (r *rate) readText(s string) error {
+	count, per, _ := strings.Cut(s, "/")
+	n, errN := strconv.Atoi(count)
+	d, errD := time.ParseDuration(per)
+	if errN != nil || errD != nil || n <= 0 || d <= 0 {
+		return errors.New("want COUNT/DURATION, both above 0, such as 100/1m or 5/1s")
+	}
+	*r = rate{n, d}
+	return nil
+}
+
+// limitKey is ip, route or claim:PATH.
+type limitKey string
+
+func (k *limitKey) readText(s string) error {
+	if path, ok := strings.CutPrefix(s, "claim:"); ok {
+		if err := claimPath(path); err != nil {
+			return err
+		}
+	} else if s != "ip" && s != "route" {
+		return errors.New("want ip, route or claim:PATH, such as claim:sub")
+	}
+	*k = limitKey(s)
+	return nil
+}
+
+// claimPath checks a path to a claim: dotted, or a JSON Pointer. The errors
+// hold nothing of it.
+func claimPath(s string) error {
+	if pointer, ok := strings.CutPrefix(s, "/"); ok {
+		if strings.Contains(strings.NewReplacer("~0", "", "~1", "").Replace(pointer), "~") {
+			return errors.New("in a JSON Pointer a ~ is written ~0 and a slash in a name ~1 (RFC 6901)")
+		}
+		return nil
+	}
+	for step := range strings.SplitSeq(s, ".") {
+		if step == "" {
+			return errors.New("the path to a claim has an empty name; where a name holds a dot, write a JSON Pointer: /a.b")
+		}
+	}
+	return nil
+}
+
+// claim is a path to a claim.
+type claim string
+
+func (c *claim) readText(s string) error {
+	*c = claim(s)
+	return claimPath(s)
+}
+
+// maxStale is a key that means something only where revocations are remembered.
+type maxStale struct{}
+
+func (*maxStale) readNode(r *reader, _ *yaml.Node, path string) {
+	r.fault(path, "%s means nothing in lookup mode, which remembers nothing that could grow stale: an outage takes effect at once; leave it out", path)
+}
+
+// oneOrMany is a list that may be written as its only item.
+type oneOrMany[T any] []T
+
+func (l *oneOrMany[T]) readNode(r *reader, n *yaml.Node, path string) {
+	if n.Kind == yaml.SequenceNode {
+		r.read(n, path, (*[]T)(l))
+		return
+	}
+	*l = make([]T, 1)
+	r.read(n, path, &(*l)[0])
+}
+
+// audiences is a list, or any.
+type audiences []string
+
+func (a *audiences) readNode(r *reader, n *yaml.Node, path string) {
+	if n.Kind == yaml.SequenceNode {
+		r.read(n, path, (*[]string)(a))
+	} else if s, ok := r.text(n, path); ok && s != "any" {
+		r.fault(path, "%s is %s; want a list, or the word any", path, r.quote(path, s))
+	}
+}
+
+// fileSource is the path to a claim that carries privileges, or that with a prefix.
+type fileSource struct {
+	Claim  claim  `yaml:"claim" need:"the path to the claim, such as realm_access.roles"`
+	Prefix string `yaml:"prefix"`
+}
+
+func (s *fileSource) readNode(r *reader, n *yaml.Node, path string) {
+	type plain fileSource
+	if n.Kind == yaml.ScalarNode {
+		r.read(n, path, &s.Claim)
+	} else {
+		r.read(n, path, (*plain)(s))
+	}
+}
+
+// filePlace is one place where tokens may stand.
+type filePlace struct {
+	Header string `yaml:"header"`
+	Prefix string `yaml:"prefix"`
+	Cookie string `yaml:"cookie"`
+	Query  string `yaml:"query"`
+}
+
+func (p *filePlace) readNode(r *reader, n *yaml.Node, path string) {
+	type plain filePlace
+	if n.Kind != yaml.ScalarNode {
+		r.read(n, path, (*plain)(p))
+	} else if s, ok := r.text(n, path); ok && s != "header" {
+		r.fault(path, "%s is %s; want the word header, or a map with header, cookie or query, such as cookie: NAME", path, r.quote(path, s))
+	} else if ok {
+		p.Header = "Authorization"
+	}
+}
+
+// headerClaims is a map of header claims, or all.
+type headerClaims map[string]fileClaim
+
+func (c *headerClaims) readNode(r *reader, n *yaml.Node, path string) {
+	if n.Kind != yaml.ScalarNode {
+		r.read(n, path, (*map[string]fileClaim)(c))
+	} else if s, ok := r.text(n, path); ok && s != "all" {
+		r.fault(path, "%s is %s; want the word all, or a map of header to claim", path, r.quote(path, s))
+	}
+}
+
+// fileClaim is the path to a claim that becomes a header, or that with more to say.
+type fileClaim struct {
+	Claim  claim  `yaml:"claim" need:"the path to the claim, such as email"`
+	Type   string `yaml:"type" enum:"list"`
+	Header string `yaml:"header"`
+}
+
+func (c *fileClaim) readNode(r *reader, n *yaml.Node, path string) {
+	type plain fileClaim
+	if n.Kind == yaml.ScalarNode {
+		r.read(n, path, &c.Claim)
+	} else {
+		r.read(n, path, (*plain)(c))
+	}
+}
+
+// privileges is a list, all of which are needed, or a map with all and any.
+type privileges struct {
+	All []string `yaml:"all"`
+	Any []string `yaml:"any"`
+	all string   // the path of All
+}
+
+func (p *privileges) readNode(r *reader, n *yaml.Node, path string) {
+	type plain privileges
+	p.all = path + ".all"
+	switch {
+	case n.Kind == yaml.SequenceNode && len(n.Content) == 0:
+	case n.Kind == yaml.SequenceNode:
+		p.all = path
+		r.read(n, path, &p.All)
+	case n.Kind == yaml.MappingNode:
+		r.read(n, path, (*plain)(p))
+		if len(n.Content) == 0 {
+			r.fault(path, "%s is an empty map; want all or any, or [] for any valid token", path)
+		}
+	default:
+		r.fault(path, "%s is %s; want a list, or a map with all or any", path, describe(n))
+	}
+}
+
+// fileMatch is [METHOD[,METHOD]] [host]/path, or the same as a map.
+type fileMatch struct {
+	Methods []string `yaml:"methods"`
+	Host    string   `yaml:"host"`
+	Path    string   `yaml:"path" need:"a path, such as /heroes/{id}"`
+}
+
+func (m *fileMatch) readNode(r *reader, n *yaml.Node, path string) {
+	const form = "[METHOD[,METHOD]] [host]/path, such as GET /heroes/{id} or GET,PUT api.example.com/heroes"
+	type plain fileMatch
+	if n.Kind == yaml.MappingNode {
+		r.read(n, path, (*plain)(m))
+		return
+	}
+	s, ok := r.scalar(n, path, form)
+	if !ok {
+		return
+	}
+	words := strings.Fields(s)
+	slash := -1
+	if len(words) == 1 || len(words) == 2 {
+		slash = strings.IndexByte(words[len(words)-1], '/')
+	}
+	if slash < 0 {
+		r.fault(path, "%s is %s; want %s", path, r.quote(path, s), form)
+		return
+	}
+	if len(words) == 2 {
+		m.Methods = strings.Split(words[0], ",")
+	}
+	last := words[len(words)-1]
+	m.Host, m.Path = last[:slash], last[slash:]
+}

@@ -1,0 +1,307 @@
+package config
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+)
+
+const maxLeeway = 5 * time.Minute
+
+var publicKeyAlgorithms = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+
+// secretBytes is how long a secret must be: as long as the hash (RFC 7518 §3.2).
+var secretBytes = map[string]int{"HS256": 32, "HS384": 48, "HS512": 64}
+
+func (r *reader) issuer(name string, f *fileIssuer, headers *Headers) *Issuer {
+	path := "issuers." + name
+	if name == "" || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+		r.fault(path, "issuer name %q: want lower-case letters, digits and -, since it is a part of revocation keys", name)
+	}
+	i := &Issuer{
+		Name:        name,
+		Insecure:    f.Insecure,
+		Audiences:   f.Audiences,
+		Leeway:      f.Leeway,
+		JWKS:        JWKS{Refresh: f.JWKS.Refresh, MinRefreshInterval: f.JWKS.MinRefreshInterval, MaxStale: f.JWKS.MaxStale},
+		Secret:      f.Secret,
+		MaxLifetime: f.MaxLifetime,
+		MayGrant:    f.MayGrant,
+		IgnoreCnf:   f.Cnf == "ignore",
+	}
+	if f.Issuer != "none" {
+		i.Issuer = f.Issuer
+	}
+	r.distinct(path+".audiences", f.Audiences)
+	r.distinct(path+".may_grant", f.MayGrant)
+	if !r.has(path + ".leeway") {
+		i.Leeway = 30 * time.Second
+	} else if i.Leeway > maxLeeway {
+		r.fault(path+".leeway", "%s.leeway is above 5m; so late a token is not late but expired, mend the clocks", path)
+	}
+	r.issuerURL(path, f)
+	r.issuerKeys(path, f, i)
+	r.algorithms(path, f, i)
+	i.PrivilegesFrom = r.privilegesFrom(path+".privileges_from", f.PrivilegesFrom)
+	i.TokenFrom = r.tokenFrom(path+".token_from", f.TokenFrom, headers)
+	return i
+}
+
+func (r *reader) issuerURL(path string, f *fileIssuer) {
+	static := r.has(path+".keys") || r.has(path+".secret")
+	at := path + ".issuer"
+	switch {
+	case !r.ok(at):
+	case f.Issuer == "none":
+		if !static {
+			r.fault(at, "%s is none, so there is nobody to fetch keys from; give keys or a secret", at)
+		}
+	case !strings.Contains(f.Issuer, "://") && (static || r.has(path+".jwks.uri")):
+		// Nothing is fetched from it, and RFC 7519 §4.1.1 allows any string.
+	default:
+		u, err := plainURL(f.Issuer)
+		if err != nil {
+			r.fault(at, "%s is %s: %v", at, r.quote(at, f.Issuer), err)
+			return
+		}
+		r.secure(at, u, f.Insecure)
+	}
+	if at := path + ".jwks.uri"; r.ok(at) && f.JWKS.URI.URL != nil {
+		r.secure(at, f.JWKS.URI.URL, f.Insecure)
+	}
+}
+
+// secure faults http to another machine: whoever is in between could give his own keys.
+func (r *reader) secure(path string, u *url.URL, insecure bool) {
+	if u.Scheme == "http" && !insecure && !isLoopback(u) {
+		r.fault(path, "%s is %s: over http:// anyone in between could give his own keys; use https://, or say insecure: true", path, r.quote(path, u.String()))
+	}
+}
+
+// issuerKeys reads where the issuer's keys come from: exactly one of keys,
+// secret, and jwks with or without discovery.
+func (r *reader) issuerKeys(path string, f *fileIssuer, i *Issuer) {
+	keys, secret, jwks := path+".keys", path+".secret", path+".jwks"
+	switch {
+	case r.has(secret) && r.has(keys):
+		r.fault(secret, "%s has a secret and keys; with a secret nothing else verifies its tokens, make two issuers", path)
+	case r.has(secret) && r.has(jwks):
+		r.fault(jwks, "%s has a secret, so no keys are fetched; leave out jwks", path)
+	case r.has(keys) && r.has(jwks):
+		r.fault(jwks, "%s has static keys, so none are fetched: a key that the provider withdrew would verify for ever; leave out jwks or keys", path)
+	case f.Issuer == "none" && r.has(jwks):
+		r.fault(jwks, "%s says issuer: none, so no keys are fetched; leave out jwks", path)
+	}
+	for n, key := range f.Keys {
+		at := index(keys, n)
+		file, env := r.has(at+".file"), r.has(at+".env")
+		switch {
+		case r.bad[at]:
+		case file == env:
+			r.fault(at, "%s needs exactly one of file and env", at)
+		case file && key.File != "":
+			i.Keys = append(i.Keys, Key{File: r.resolvePath(key.File)})
+			if slices.Contains(f.Keys[:n], key) {
+				r.fault(at+".file", "%s stands twice in %s", r.quote(at+".file", key.File), keys)
+			}
+		case env && key.Env != "":
+			text, ok := r.env(key.Env)
+			if !ok || text == "" {
+				r.fault(at+".env", "the environment variable %s of %s is not set or empty", r.quote(at+".env", key.Env), at)
+			}
+			i.Keys = append(i.Keys, Key{Text: text})
+		}
+	}
+	if f.JWKS.URI.URL != nil {
+		i.JWKS.URI = f.JWKS.URI.String()
+	}
+	j := &i.JWKS
+	j.Refresh, j.MinRefreshInterval, j.MaxStale = or(j.Refresh, 10*time.Minute), or(j.MinRefreshInterval, 30*time.Second), or(j.MaxStale, 24*time.Hour)
+	if r.bad[jwks+".refresh"] || r.bad[jwks+".min_refresh_interval"] || r.bad[jwks+".max_stale"] {
+		return
+	}
+	if j.MinRefreshInterval > j.Refresh {
+		r.fault(r.first(jwks+".min_refresh_interval", jwks+".refresh"), "%s: min_refresh_interval (%s) is longer than refresh (%s)", jwks, j.MinRefreshInterval, j.Refresh)
+	}
+	if j.Refresh > j.MaxStale {
+		r.fault(r.first(jwks+".max_stale", jwks+".refresh"), "%s: max_stale (%s) is shorter than refresh (%s), so keys would be dropped between two fetches", jwks, j.MaxStale, j.Refresh)
+	}
+}
+
+// first returns the first of two paths if the file has it, else the second.
+func (r *reader) first(a, b string) string {
+	if r.has(a) {
+		return a
+	}
+	return b
+}
+
+func (r *reader) algorithms(path string, f *fileIssuer, i *Issuer) {
+	secret := r.has(path + ".secret")
+	switch {
+	case r.has(path + ".algorithms"):
+		i.Algorithms = f.Algorithms
+	case secret:
+		i.Algorithms = []string{"HS256"}
+	default:
+		i.Algorithms = slices.Clone(publicKeyAlgorithms)
+	}
+	r.distinct(path+".algorithms", f.Algorithms)
+	each(path+".algorithms", f.Algorithms, func(at, alg string) {
+		switch hmac := secretBytes[alg] > 0; {
+		case hmac && !secret:
+			r.fault(at, "%s needs a secret, and %s has none; with a public key in its place anyone could sign", alg, path)
+		case !hmac && secret:
+			r.fault(at, "%s has a secret, which verifies HS256, HS384 and HS512 only, not %s", path, alg)
+		}
+	})
+	for _, alg := range i.Algorithms {
+		if r.ok(path+".secret") && len(i.Secret) < secretBytes[alg] {
+			r.fault(path+".secret", "%s.secret is too short for %s: it needs at least %d bytes (RFC 7518 §3.2)", path, alg, secretBytes[alg])
+		}
+	}
+}
+
+func (r *reader) privilegesFrom(path string, list []fileSource) []ClaimSource {
+	if !r.has(path) {
+		return []ClaimSource{{Claim: "privileges"}}
+	}
+	var sources []ClaimSource
+	seen := map[string]bool{}
+	for n, s := range list {
+		at := index(path, n)
+		if s.Claim == "" {
+			continue
+		}
+		switch {
+		case seen[s.Prefix] && s.Prefix == "":
+			r.fault(at, "%s: all sources of privileges but one need a prefix, as in claim: scope and prefix: \"scope:\"; a client may choose its scopes, and must not choose its roles so", at)
+		case seen[s.Prefix]:
+			r.fault(at+".prefix", "%s.prefix is %s, the prefix of another source too", at, r.quote(at+".prefix", s.Prefix))
+		}
+		seen[s.Prefix] = true
+		sources = append(sources, ClaimSource{string(s.Claim), s.Prefix})
+	}
+	return sources
+}
+
+func (r *reader) tokenFrom(path string, list []filePlace, headers *Headers) []TokenSource {
+	if !r.has(path) {
+		return []TokenSource{{Header: "Authorization", Prefix: "Bearer"}}
+	}
+	var places []TokenSource
+	for n, p := range list {
+		at := index(path, n)
+		source := TokenSource{Header: http.CanonicalHeaderKey(p.Header), Prefix: p.Prefix, Cookie: p.Cookie, Query: p.Query}
+		if source.Header == "Authorization" && source.Prefix == "" {
+			source.Prefix = "Bearer"
+		}
+		named := 0
+		for _, s := range []string{p.Header, p.Cookie, p.Query} {
+			if s != "" {
+				named++
+			}
+		}
+		if named == 0 && (r.bad[at] || r.bad[path] || r.bad[at+".header"] || r.bad[at+".cookie"] || r.bad[at+".query"]) {
+			continue
+		}
+		switch folded := fold(p.Header); {
+		case named != 1:
+			r.fault(at, "%s needs exactly one of header, cookie and query", at)
+		case p.Prefix != "" && p.Header == "":
+			r.fault(at+".prefix", "%s.prefix goes with a header only", at)
+		case p.Prefix != "" && !isHTTPToken(p.Prefix):
+			r.fault(at+".prefix", "%s.prefix is %s: want one word, such as Bearer", at, r.quote(at+".prefix", p.Prefix))
+		case p.Cookie != "" && !isHTTPToken(p.Cookie):
+			r.fault(at+".cookie", "%s.cookie is %s: want the name of a cookie (RFC 6265 §4.1.1)", at, r.quote(at+".cookie", p.Cookie))
+		case p.Header != "" && !isHTTPToken(p.Header):
+			r.fault(at+".header", "%s.header is %s: want the name of a header (RFC 9110 §5.1)", at, r.quote(at+".header", p.Header))
+		case folded == "cookie":
+			r.fault(at+".header", "%s.header is %s: for a cookie write cookie: and its name", at, r.quote(at+".header", p.Header))
+		case p.Header != "" && folded != "authorization" && isOwned(folded):
+			r.fault(at+".header", "%s.header is %s, which HTTP or the gateway uses itself", at, r.quote(at+".header", p.Header))
+		case p.Header != "" && headers.owns(folded):
+			r.fault(at+".header", "%s.header is %s, a header that the gateway sets for backends and drops from callers", at, r.quote(at+".header", p.Header))
+		case slices.Contains(places, source):
+			r.fault(at, "%s is there twice", at)
+		}
+		places = append(places, source)
+	}
+	return places
+}
+
+// distinctIssuers faults issuers with one iss value: the gateway could not
+// tell whose token it has.
+func (r *reader) distinctIssuers(issuers map[string]*Issuer) {
+	first := map[string]string{}
+	for _, name := range inOrder(&r.source, "issuers", issuers) {
+		iss := issuers[name].Issuer
+		if iss == "" {
+			continue
+		}
+		if other, ok := first[iss]; ok {
+			r.fault("issuers."+name+".issuer", "issuers.%s.issuer is the same as that of %s (line %d); a token's iss must tell one from the other", name, other, r.At("issuers."+other+".issuer").Line)
+			continue
+		}
+		first[iss] = name
+	}
+}
+
+// mayGrant checks a route with several issuers: each must say which privileges
+// it may grant, or the weakest of them could grant all.
+func (r *reader) mayGrant(path string, route *Route, f *fileRoute) {
+	anonymous := 0
+	var who []string
+	for _, i := range route.Issuers {
+		who = append(who, i.Name)
+		if i.Issuer == "" {
+			anonymous++
+		}
+		if at := "issuers." + i.Name; !r.has(at+".may_grant") && !r.bad[at] {
+			r.fault(at, "%s needs may_grant, the privileges that its tokens may carry, since %s (line %d) takes tokens of several issuers", at, path, r.At(path).Line)
+		}
+	}
+	if anonymous > 1 {
+		r.fault(r.first(path+".issuers", path), "%s has several issuers that say issuer: none; their tokens cannot be told from each other", path)
+	}
+	grants := func(i *Issuer, privilege string) bool {
+		return slices.Contains(i.MayGrant, privilege) || slices.Contains(i.MayGrant, "") || !r.ok("issuers."+i.Name+".may_grant")
+	}
+	unreachable := func(at, privilege string) {
+		if slices.ContainsFunc(route.Issuers, func(i *Issuer) bool { return grants(i, privilege) }) {
+			return
+		}
+		hint := "; add it to the may_grant of one"
+		if near, ok := r.nearest(privilege, r.grantable(route.Issuers)); ok {
+			hint = fmt.Sprintf("; did you mean %q?", near)
+		}
+		r.fault(at, "no issuer of %s (%s) may grant %s%s", path, strings.Join(who, ", "), r.quote(at, privilege), hint)
+	}
+	faults := len(r.faults)
+	each(f.Privileges.all, f.Privileges.All, unreachable)
+	each(path+".privileges.any", f.Privileges.Any, unreachable)
+	if len(r.faults) > faults || slices.ContainsFunc(route.Issuers, func(i *Issuer) bool {
+		granted := func(privilege string) bool { return grants(i, privilege) }
+		return !slices.ContainsFunc(route.All, func(p string) bool { return !granted(p) }) &&
+			(len(route.Any) == 0 || slices.ContainsFunc(route.Any, granted))
+	}) {
+		return
+	}
+	r.fault(path+".privileges", "no one issuer of %s (%s) may grant all that it asks for, so nobody could pass", path, strings.Join(who, ", "))
+}
+
+// grantable yields the privileges that the file itself, not its environment, lets the issuers grant.
+func (r *reader) grantable(issuers []*Issuer) func(yield func(string) bool) {
+	return func(yield func(string) bool) {
+		for _, i := range issuers {
+			for n, p := range i.MayGrant {
+				if _, ok := r.written[index("issuers."+i.Name+".may_grant", n)]; !ok && p != "" && !yield(p) {
+					return
+				}
+			}
+		}
+	}
+}

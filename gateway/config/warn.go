@@ -1,0 +1,215 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// warnings tells what is allowed and yet probably not meant, in the order of the file.
+func (c *Config) warnings() []Fault {
+	var w Faults
+	warn := func(path, format string, args ...any) { w = append(w, c.Faultf(path, format, args...)) }
+
+	for i, n := range c.Server.TrustedProxies {
+		if n.Bits() == 0 {
+			warn(index("server.trusted_proxies", i), "server.trusted_proxies trusts everyone (%s): any caller may say who he is in X-Forwarded-For", n)
+		}
+	}
+	if c.Redis.URL != "" && !c.Revocation.Enabled() {
+		warn("redis", "nothing uses redis; revocation would")
+	}
+	c.warnUnused(warn)
+	for name, i := range c.Issuers {
+		for _, kind := range []string{"sid", "sub", "client_id"} {
+			if slices.Contains(c.Revocation.Check, kind) && i.MaxLifetime == 0 {
+				warn("issuers."+name, "issuers.%s has no max_lifetime, so a %s that is revoked stays in Redis for ever", name, kind)
+				break
+			}
+		}
+	}
+	c.warnFalls(warn)
+	_ = w.Err() // sorts
+	return w
+}
+
+func (c *Config) warnUnused(warn func(path, format string, args ...any)) {
+	issuers, limits, upstreams := map[*Issuer]bool{}, map[*Limit]bool{}, map[*Upstream]bool{}
+	for _, r := range c.Routes {
+		upstreams[r.Upstream] = true
+		for _, i := range r.Issuers {
+			issuers[i] = true
+		}
+		for _, l := range r.Limits {
+			limits[l] = true
+		}
+	}
+	for name, i := range c.Issuers {
+		if !issuers[i] {
+			warn("issuers."+name, "no route takes tokens of issuers.%s", name)
+		}
+	}
+	for name, l := range c.Limits {
+		if !limits[l] {
+			warn("limits."+name, "no route uses limits.%s", name)
+		}
+	}
+	for name, u := range c.Upstreams {
+		if !upstreams[u] {
+			warn("upstreams."+name, "no route leads to upstreams.%s", name)
+		}
+	}
+}
+
+// warnFalls warns where another method of a protected path falls to a route
+// that asks for less: GET /heroes is protected, and POST /heroes is answered
+// by a public /{rest...}.
+func (c *Config) warnFalls(warn func(path, format string, args ...any)) {
+	hosts := map[string]*tree{}
+	methods := []string{"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"}
+	for n, r := range c.Routes {
+		t := hosts[r.Match.Host]
+		if t == nil {
+			t = &tree{}
+			hosts[r.Match.Host] = t
+		}
+		t.add(shape(r.Match.Path), n)
+		for _, m := range r.Match.Methods {
+			if !slices.Contains(methods, m) {
+				methods = append(methods, m)
+			}
+		}
+	}
+	fallen := map[int][]string{}
+	for n, r := range c.Routes {
+		if len(r.Match.Methods) == 0 || r.strength() == 0 {
+			continue
+		}
+		path := shape(r.Match.Path)
+		seen := -1
+		for _, method := range methods {
+			if admits(r, method) {
+				continue
+			}
+			to := hosts[r.Match.Host].find(path, method, c.Routes)
+			if to < 0 && r.Match.Host != "" {
+				to = hosts[""].find(path, method, c.Routes)
+			}
+			if to < 0 || to == seen || c.Routes[to].strength() >= r.strength() {
+				continue
+			}
+			if other := c.Routes[to]; len(other.Match.Methods) > 0 && other.Match.Host == r.Match.Host && slices.Equal(shape(other.Match.Path), path) {
+				continue // both methods are spelt out for this very path
+			}
+			seen = to
+			fallen[to] = append(fallen[to], fmt.Sprintf("%s %s (line %d)", method, r.Match.Host+r.Match.Path, c.At(index("routes", n)+".match").Line))
+		}
+	}
+	for to, from := range fallen {
+		more := ""
+		if len(from) > 3 {
+			more = fmt.Sprintf(" and %d more", len(from)-3)
+			from = from[:3]
+		}
+		at := index("routes", to)
+		warn(at+".match", "%s, which asks for %s, answers other methods of paths that are protected better: %s%s; give those methods routes of their own, or leave the method out of the protected match",
+			at, [...]string{"nothing", "a token only if there is one", "any valid token"}[c.Routes[to].strength()], strings.Join(from, ", "), more)
+	}
+}
+
+// strength orders routes by what they ask for.
+func (r *Route) strength() int {
+	switch {
+	case r.Public:
+		return 0
+	case r.Optional:
+		return 1
+	case len(r.All)+len(r.Any) == 0:
+		return 2
+	}
+	return 3
+}
+
+// admits says whether the route's methods include m; GET includes HEAD, as in net/http.
+func admits(r *Route, m string) bool {
+	return len(r.Match.Methods) == 0 || slices.Contains(r.Match.Methods, m) || m == "HEAD" && slices.Contains(r.Match.Methods, "GET")
+}
+
+// The segments of a path's shape that are no literals.
+const (
+	one  = "{}"    // {id}
+	rest = "{...}" // {rest...}, or a slash at the end
+	end  = "{$}"
+)
+
+// shape returns the segments of a pattern's path without the names of its wildcards.
+func shape(path string) []string {
+	segments := strings.Split(path[1:], "/")
+	for i, s := range segments {
+		switch {
+		case s == "" || strings.HasSuffix(s, "...}"):
+			segments[i] = rest
+		case s == "{$}":
+			segments[i] = end
+		case strings.HasPrefix(s, "{"):
+			segments[i] = one
+		}
+	}
+	return segments
+}
+
+// tree finds the route of a path and method as net/http does: the most
+// specific wins. It takes shapes for paths: what a shape stands for is matched
+// by wildcards that cover all of it.
+type tree struct {
+	next   map[string]*tree
+	routes []int
+}
+
+func (t *tree) add(segments []string, route int) {
+	for _, s := range segments {
+		if t.next == nil {
+			t.next = map[string]*tree{}
+		}
+		if t.next[s] == nil {
+			t.next[s] = &tree{}
+		}
+		t = t.next[s]
+	}
+	t.routes = append(t.routes, route)
+}
+
+// find returns the index of the route, or -1.
+func (t *tree) find(segments []string, method string, routes []*Route) int {
+	if t == nil {
+		return -1
+	}
+	if len(segments) == 0 {
+		return t.pick(method, routes)
+	}
+	if n := t.next[segments[0]].find(segments[1:], method, routes); n >= 0 {
+		return n
+	}
+	if s := segments[0]; s != one && s != rest && s != end {
+		if n := t.next[one].find(segments[1:], method, routes); n >= 0 {
+			return n
+		}
+	}
+	return t.next[rest].pick(method, routes)
+}
+
+func (t *tree) pick(method string, routes []*Route) int {
+	every := -1
+	if t == nil {
+		return every
+	}
+	for _, n := range t.routes {
+		switch {
+		case len(routes[n].Match.Methods) == 0:
+			every = n
+		case admits(routes[n], method):
+			return n
+		}
+	}
+	return every
+}

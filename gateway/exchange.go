@@ -1,0 +1,212 @@
+package gateway
+
+import (
+	"bufio"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"gatehouse/gateway/internal/inject"
+	"gatehouse/gateway/internal/route"
+	"gatehouse/gateway/internal/upstream"
+	"gatehouse/gateway/token"
+)
+
+// exchange is one request and what became of it.
+type exchange struct {
+	gateway  *Gateway
+	snapshot *snapshot
+	w        *recorder
+	r        *http.Request
+	start    time.Time
+
+	client    netip.Addr // who is calling, seen through trusted proxies
+	trusted   bool       // the peer is a trusted proxy
+	requestID string
+	trace     trace
+
+	route       *builtRoute // nil until one matched
+	path        string      // the canonical escaped path
+	verified    *token.Verified
+	headers     []inject.Header
+	removeToken func(*http.Request)
+	refused     *refusal // nil if the request was forwarded
+}
+
+func (g *Gateway) begin(s *snapshot, w http.ResponseWriter, r *http.Request) *exchange {
+	g.active.Add(1)
+	x := &exchange{gateway: g, snapshot: s, r: r, start: g.now()}
+	x.w = &recorder{ResponseWriter: w, strip: s.inject}
+	x.client, x.trusted = s.proxies.client(r)
+	if !x.trusted && r.Header["X-Forwarded-For"] != nil {
+		g.hintAtProxy.Do(func() {
+			g.log.Warn("X-Forwarded-For from a peer that is not in server.trusted_proxies is ignored; if a balancer stands in front, declare it, or all its clients share one address", "peer", r.RemoteAddr)
+		})
+	}
+	x.requestID = requestID(r, x.trusted)
+	x.trace = traceOf(r, x.trusted)
+	return x
+}
+
+// end writes the access log and the metrics, also of a response that broke off.
+func (x *exchange) end() {
+	defer x.gateway.active.Done()
+	broke := recover()
+	if broke != nil && broke != http.ErrAbortHandler {
+		x.gateway.log.Error("panic", "request_id", x.requestID, "panic", fmt.Sprint(broke), "stack", string(debug.Stack()))
+		if x.w.status == 0 {
+			x.refuse(refuse(internalError, "panic: %v", broke))
+			broke = nil
+		}
+	}
+	duration := x.gateway.now().Sub(x.start)
+	name, reason := unmatched, ""
+	if x.route != nil {
+		name = x.route.name
+	}
+	level := slog.LevelInfo
+	attrs := make([]slog.Attr, 0, 16)
+	attrs = append(attrs,
+		slog.String("request_id", x.requestID),
+		slog.String("trace_id", x.trace.id()),
+		slog.String("client", x.client.String()),
+		slog.String("method", bounded(x.r.Method)),
+		slog.String("host", bounded(x.r.Host)),
+		slog.String("path", bounded(x.r.URL.EscapedPath())),
+		slog.String("route", name),
+		slog.Int("status", x.w.status),
+		slog.Int64("bytes", x.w.bytes),
+		slog.Duration("duration", duration),
+	)
+	if x.verified != nil {
+		attrs = append(attrs, slog.String("issuer", x.verified.Issuer), slog.String("sub", bounded(x.verified.Claims.Get("sub").Text())))
+	}
+	if x.refused != nil {
+		reason = string(x.refused.reason)
+		attrs = append(attrs, slog.String("reason", reason), slog.String("detail", x.refused.detail))
+		if x.w.status >= 500 {
+			level = slog.LevelWarn
+		}
+	}
+	if broke != nil {
+		attrs = append(attrs, slog.Bool("broken_off", true))
+	}
+	x.gateway.log.LogAttrs(x.r.Context(), level, "request", attrs...)
+	x.gateway.metrics.request(name, x.w.status, reason, duration)
+	if broke != nil {
+		panic(http.ErrAbortHandler) // the client must see that the response is not whole
+	}
+}
+
+// canonical refuses what must not be matched at all: methods and upgrades that
+// turn the connection into a tunnel past every rule, and hosts that have more
+// than one reading.
+func (x *exchange) canonical() error {
+	if x.r.Method == http.MethodConnect {
+		return refuse(token.BadRequest, "CONNECT is refused: this is no forward proxy")
+	}
+	// httputil would pass Upgrade: h2c on (golang/go#80416); whatever is not
+	// WebSocket opens a tunnel whose requests nobody checks.
+	if upgrade := x.r.Header["Upgrade"]; upgrade != nil && (len(upgrade) != 1 || !strings.EqualFold(upgrade[0], "websocket")) {
+		return refuse(token.BadRequest, "an upgrade to %s is refused; only websocket is forwarded", bounded(strings.Join(upgrade, ", ")))
+	}
+	host, ok := route.CanonicalHost(x.r.Host)
+	if !ok {
+		return refuse(token.BadRequest, "the host %s has bytes that no host has", strconv.Quote(bounded(x.r.Host)))
+	}
+	x.r.Host = host
+	return nil
+}
+
+func (x *exchange) match() error {
+	m, err := x.snapshot.table.Match(x.r)
+	if err != nil {
+		return err
+	}
+	x.route, x.path = x.snapshot.routes[m.Index], m.Path
+	return nil
+}
+
+// claimHeaders encodes the token's claims for the backend.
+func (x *exchange) claimHeaders() (err error) {
+	var collisions []string
+	x.headers, collisions, err = x.snapshot.inject.Encode(x.verified, x.route.severalIssuers)
+	if len(collisions) > 0 {
+		x.gateway.metrics.collisions.Add(float64(len(collisions)))
+		x.gateway.log.Warn("claims fold to one header name; neither is sent", "request_id", x.requestID, "issuer", x.verified.Issuer, "claims", bounded(strings.Join(collisions, " ")))
+	}
+	return err
+}
+
+func (x *exchange) forward() error {
+	return x.route.upstream.Forward(x.w, x.r, upstream.Call{
+		Path:        x.route.stripPrefix(x.path),
+		Strip:       x.snapshot.inject,
+		Headers:     x.headers,
+		Trusted:     x.trusted,
+		RemoveToken: x.removeToken,
+		RequestID:   x.requestID,
+		Traceparent: x.trace.parent(),
+		KeepState:   x.trace.extended,
+		Timeout:     x.route.timeout,
+		IdleTimeout: x.route.idleTimeout,
+		ErrorLog:    x.gateway.errorLog,
+	})
+}
+
+// maxLogged bounds what a caller can write into one field of a log line.
+const maxLogged = 256
+
+func bounded(s string) string {
+	if len(s) <= maxLogged {
+		return s
+	}
+	return s[:maxLogged] + "…"
+}
+
+// recorder remembers what was answered.
+type recorder struct {
+	http.ResponseWriter
+	strip  *inject.Rules
+	status int // 0 until the final status is written
+	bytes  int64
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// WriteHeader implements http.ResponseWriter. Informational responses come
+// straight from the target, so their headers are looked at here.
+func (w *recorder) WriteHeader(status int) {
+	if status < 200 {
+		w.strip.Response(w.Header())
+	} else if w.status == 0 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (w *recorder) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	n, err := w.ResponseWriter.Write(p)
+	w.bytes += int64(n)
+	return n, err
+}
+
+// Hijack is how httputil answers 101.
+func (w *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	if err == nil {
+		w.status = http.StatusSwitchingProtocols
+	}
+	return conn, rw, err
+}

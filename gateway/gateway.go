@@ -1,0 +1,91 @@
+package gateway
+
+import (
+	"context"
+	"log"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"gatehouse/gateway/config"
+)
+
+// defaultGrace leaves room under Kubernetes' 30 seconds.
+const defaultGrace = 25 * time.Second
+
+// firstFetch bounds how long a start or a reload waits for the keys of issuers
+// that do not answer; they are fetched in the background from then on.
+const firstFetch = 5 * time.Second
+
+// Options are what a configuration file does not say.
+type Options struct {
+	Logger *slog.Logger     // default: JSON on standard error
+	Now    func() time.Time // default: time.Now
+	Grace  time.Duration    // how long [Gateway.Serve] lets requests finish; default 25 s
+}
+
+// Gateway checks tokens and forwards requests. It is an http.Handler and safe
+// for concurrent use.
+type Gateway struct {
+	log      *slog.Logger
+	errorLog *log.Logger
+	now      func() time.Time
+	grace    time.Duration
+	metrics  *metrics
+
+	current     atomic.Pointer[snapshot]
+	reloading   sync.Mutex     // one reload at a time
+	active      sync.WaitGroup // requests and upgraded connections
+	background  sync.WaitGroup // what waits for old configurations to drain
+	draining    atomic.Bool
+	hintAtProxy sync.Once
+}
+
+// New builds a gateway from cfg and starts it: keys are fetched before it
+// returns, or go on being fetched in the background if an identity provider
+// does not answer within seconds or ctx ends. The error is a config.Faults
+// where the file is at fault.
+func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
+	g := &Gateway{log: o.Logger, now: o.Now, grace: o.Grace, metrics: newMetrics()}
+	if g.log == nil {
+		g.log = slog.New(slog.NewJSONHandler(os.Stderr, nil))
+	}
+	if g.now == nil {
+		g.now = time.Now
+	}
+	if g.grace == 0 {
+		g.grace = defaultGrace
+	}
+	g.errorLog = slog.NewLogLogger(g.log.Handler(), slog.LevelWarn)
+	s, err := (&builder{cfg: cfg, metrics: g.metrics, log: g.log}).build()
+	if err != nil {
+		return nil, err
+	}
+	g.start(ctx, s, nil)
+	g.current.Store(s)
+	return g, nil
+}
+
+// Check builds cfg as [New] would, starts nothing, and returns what is wrong
+// as config.Faults.
+func Check(cfg *config.Config) error {
+	s, err := (&builder{cfg: cfg, log: slog.New(slog.DiscardHandler)}).build()
+	if err != nil {
+		return err
+	}
+	s.close(nil)
+	return nil
+}
+
+// Close stops what runs in the background, after the requests in flight. It
+// must be called once, when no more requests come.
+func (g *Gateway) Close() error {
+	s := g.current.Load()
+	s.retire()
+	<-s.drained
+	g.background.Wait()
+	s.close(nil)
+	return nil
+}

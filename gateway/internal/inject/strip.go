@@ -1,0 +1,117 @@
+package inject
+
+import (
+	"net/http"
+	"strings"
+)
+
+// What the gateway tells backends about the connection, lower case. A name in
+// openNames stands for every name that it starts.
+var (
+	exactNames = [...]string{"forwarded", "x-real-ip", "x-request-id", "traceparent", "tracestate"}
+	openNames  = [...]string{"x-forwarded-", "client-cert"}
+)
+
+// Request drops from h what only the gateway may tell a backend: every header
+// with the prefix, every header that a claim is sent in, and the forwarding
+// headers (Forwarded, X-Forwarded-*, X-Real-Ip, X-Request-Id, traceparent,
+// tracestate, Client-Cert*). If trusted says that a trusted proxy sent the
+// request, forwarding headers in their exact spelling stay.
+//
+// Names are compared folded: CGI, PHP, WSGI and others read X_Jwt_Sub and
+// X.Jwt.Sub as X-Jwt-Sub, and proxies that dropped only the canonical spelling
+// let a client choose its own identity (CVE-2026-54763, CVE-2026-88011,
+// GHSA-f59h-q822-g45g).
+func (r *Rules) Request(h http.Header, trusted bool) {
+	for name := range h {
+		switch {
+		case startsWith(name, r.prefix), r.isNamed(name):
+			delete(h, name)
+		case forwarding(name) && !(trusted && exact(name)):
+			delete(h, name)
+		}
+	}
+}
+
+// Trailer is [Rules.Request] for a trailer section, announced names included.
+// No proxy is trusted to send any of these there: RFC 9110 §6.5.1 forbids
+// routing and authentication fields in trailers.
+func (r *Rules) Trailer(t http.Header) { r.Request(t, false) }
+
+// Response drops headers with the prefix from a backend's response, or from
+// its trailers: they are told to backends, not to callers.
+func (r *Rules) Response(h http.Header) {
+	for name := range h {
+		if startsWith(name, r.prefix) {
+			delete(h, name)
+		}
+	}
+}
+
+func (r *Rules) isNamed(name string) bool {
+	for _, n := range r.named {
+		if folds(name, n) {
+			return true
+		}
+	}
+	return false
+}
+
+func forwarding(name string) bool {
+	for i := range exactNames {
+		if folds(name, exactNames[i]) {
+			return true
+		}
+	}
+	for i := range openNames {
+		if startsWith(name, openNames[i]) {
+			return true
+		}
+	}
+	return false
+}
+
+// fold is the folding of one byte: lower case, and a hyphen for everything but
+// letters and digits.
+func fold(c byte) byte {
+	switch {
+	case isUpper(c):
+		return c | 0x20
+	case isLower(c), isDigit(c):
+		return c
+	}
+	return '-'
+}
+
+// folded returns name with every byte folded.
+func folded(name string) string {
+	b := []byte(name)
+	for i := range b {
+		b[i] = fold(b[i])
+	}
+	return string(b)
+}
+
+// startsWith reports whether name, folded, starts with want. It allocates
+// nothing: every header of every request passes here.
+func startsWith(name, want string) bool {
+	if len(name) < len(want) {
+		return false
+	}
+	for i := range len(want) {
+		if fold(name[i]) != want[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// folds reports whether name, folded, is want.
+func folds(name, want string) bool { return len(name) == len(want) && startsWith(name, want) }
+
+// exact reports whether name is spelled as net/http spells it, with nothing
+// but letters, digits and hyphens.
+func exact(name string) bool {
+	odd := func(c rune) bool { return c != '-' && fold(byte(c)) == '-' || c > 0x7f }
+	return !strings.ContainsFunc(name, odd) && http.CanonicalHeaderKey(name) == name
+}

@@ -1,0 +1,219 @@
+package issuer
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/base64"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"gatehouse/gateway/token"
+)
+
+// facts are what stays true of a verified token whatever the time and the
+// request: they may be kept and shared. What changes is asked of them anew
+// each time, by [Issuer.trusts] and [facts.judge].
+type facts struct {
+	issuer   *Issuer
+	verified *token.Verified
+	key      string // thumbprint of the key that verified
+	times
+}
+
+// times are the claims that are compared with the clock (RFC 7519 §4.1.4–6).
+type times struct {
+	exp, nbf, iat  float64
+	hasNbf, hasIat bool
+}
+
+// latest is the end of the year 9999; what claims a later time is an overflow
+// or a trick.
+const latest = 253402300799
+
+// identityClaims tell ID tokens (OpenID Connect Core §2, §3.3.2.11) and logout tokens
+// (Back-Channel Logout §2.4) from access tokens. Issuers sign all of them with
+// the same keys, so that one would pass for the other (RFC 8725 §3.11, §3.12).
+var identityClaims = []string{"events", "nonce", "at_hash", "c_hash"}
+
+// admit decides what needs neither key nor clock: algorithm, type, and the
+// form of the claims.
+func (i *Issuer) admit(t *compact) (times, *token.Error) {
+	if !slices.Contains(i.o.Algorithms, t.alg) {
+		return times{}, i.invalid(t, "alg %s is none of this issuer's algorithms %s", quote(t.alg), strings.Join(i.o.Algorithms, ", "))
+	}
+	if !accessType(t.typ) {
+		return times{}, i.invalid(t, "typ %s is not the type of an access token; JWT, at+jwt or none is expected", quote(t.typ))
+	}
+	for _, name := range identityClaims {
+		if t.claims.Get(name).Kind() != token.Missing {
+			return times{}, i.invalid(t, "the claim %s is there: an ID token or a logout token is not an access token", name)
+		}
+	}
+	if !i.o.IgnoreCnf && t.claims.Get("cnf").Kind() != token.Missing {
+		return times{}, i.invalid(t, "the claim cnf binds the token to a key of its holder (RFC 7800), which cannot be verified here")
+	}
+	var at times
+	var hasExp bool
+	for _, c := range []struct {
+		name string
+		at   *float64
+		has  *bool
+	}{{"exp", &at.exp, &hasExp}, {"nbf", &at.nbf, &at.hasNbf}, {"iat", &at.iat, &at.hasIat}} {
+		v := t.claims.Get(c.name)
+		if v.Kind() == token.Missing {
+			continue
+		}
+		seconds, ok := v.Float()
+		if !ok || math.IsNaN(seconds) || seconds < 0 || seconds > latest {
+			return times{}, i.invalid(t, "the claim %s is %s; a number of seconds from 0 to %d is expected (RFC 7519 §2)", c.name, show(v), latest)
+		}
+		*c.at, *c.has = seconds, true
+	}
+	if !hasExp {
+		return times{}, i.invalid(t, "the claim exp is missing; a token that never ends is not accepted")
+	}
+	aud := t.claims.Get("aud")
+	switch aud.Kind() {
+	case token.Missing, token.String:
+	case token.Array:
+		for _, item := range aud.Items() {
+			if item.Kind() != token.String {
+				return times{}, i.invalid(t, "the claim aud holds a JSON %s, not only strings (RFC 7519 §4.1.3)", item.Kind())
+			}
+		}
+	default:
+		return times{}, i.invalid(t, "the claim aud is a JSON %s, not a string or an array of strings (RFC 7519 §4.1.3)", aud.Kind())
+	}
+	return at, nil
+}
+
+// accessType says whether typ is one that access tokens bear. It is a media
+// type, so its case does not matter, and application/ may be left out
+// (RFC 7515 §4.1.9, RFC 9068 §2.1).
+func accessType(typ string) bool {
+	const prefix = "application/"
+	if len(typ) > len(prefix) && strings.EqualFold(typ[:len(prefix)], prefix) {
+		typ = typ[len(prefix):]
+	}
+	return typ == "" || strings.EqualFold(typ, "JWT") || strings.EqualFold(typ, "at+jwt")
+}
+
+// facts makes what is kept of a token that k verified.
+func (i *Issuer) facts(t *compact, at times, k *key) *facts {
+	sum := sha256.Sum256(t.input)
+	privileges, found := i.privileges(t.claims)
+	return &facts{issuer: i, key: k.thumbprint, times: at, verified: &token.Verified{
+		Issuer:            i.o.Name,
+		Claims:            t.claims,
+		Key:               k.name(),
+		Hash:              base64.RawURLEncoding.EncodeToString(sum[:]),
+		Expires:           at.exp,
+		IssuedAt:          at.iat,
+		HasIssuedAt:       at.hasIat,
+		Privileges:        privileges,
+		PrivilegesMissing: !found,
+	}}
+}
+
+// privileges collects what the claims grant. A string is split at spaces, as
+// scope is (RFC 6749 §3.3); an array's items are taken whole, so that an item
+// "a b" does not become two privileges.
+func (i *Issuer) privileges(c token.Claims) (out []string, found bool) {
+	for _, from := range i.o.PrivilegesFrom {
+		v := c.Lookup(from.Path)
+		switch v.Kind() {
+		case token.String:
+			found = true
+			for p := range strings.SplitSeq(v.Text(), " ") {
+				if p != "" {
+					out = append(out, from.Prefix+p)
+				}
+			}
+		case token.Array:
+			found = true
+			for _, item := range v.Items() {
+				if p := item.Text(); item.Kind() == token.String && p != "" {
+					out = append(out, from.Prefix+p)
+				}
+			}
+		}
+	}
+	return out, found
+}
+
+// judge decides what may change between two requests: whether the token is
+// for this audience, has begun and has not ended. It allocates nothing unless it refuses.
+func (f *facts) judge(now time.Time) *token.Error {
+	o := &f.issuer.o
+	if o.Audiences != nil {
+		aud := f.verified.Claims.Get("aud")
+		if !meets(aud, o.Audiences) {
+			return f.refuse(token.InvalidToken, "aud is %s; one of %s is expected", show(aud), list(o.Audiences))
+		}
+	}
+	clock, leeway := float64(now.Unix())+float64(now.Nanosecond())/1e9, o.Leeway.Seconds()
+	switch {
+	case f.hasNbf && f.nbf > clock+leeway:
+		return f.refuse(token.InvalidToken, "nbf is %s, %s from now; leeway %s", moment(f.nbf), span(f.nbf-clock), o.Leeway)
+	case f.hasIat && f.iat > clock+leeway:
+		return f.refuse(token.InvalidToken, "iat is %s, %s from now; leeway %s", moment(f.iat), span(f.iat-clock), o.Leeway)
+	case clock >= f.exp+leeway:
+		return f.refuse(token.ExpiredToken, "exp was %s, %s ago; leeway %s", moment(f.exp), span(clock-f.exp), o.Leeway)
+	}
+	return nil
+}
+
+func (f *facts) refuse(r token.Reason, format string, args ...any) *token.Error {
+	args = append([]any{f.issuer.o.Name}, args...)
+	return token.Errorf(r, "issuer %s: "+format+" (key %s)", append(args, quote(f.verified.Key))...)
+}
+
+func meets(aud token.Value, wanted []string) bool {
+	if aud.Kind() == token.String {
+		return slices.Contains(wanted, aud.Text())
+	}
+	for _, item := range aud.Items() {
+		if item.Kind() == token.String && slices.Contains(wanted, item.Text()) {
+			return true
+		}
+	}
+	return false
+}
+
+func (i *Issuer) invalid(t *compact, format string, args ...any) *token.Error {
+	args = append([]any{i.o.Name}, args...)
+	return token.Errorf(token.InvalidToken, "issuer %s: "+format+" (alg %s, kid %s)", append(args, quote(t.alg), kidText(t.kid))...)
+}
+
+// show writes a claim's value for the log.
+func show(v token.Value) string {
+	switch v.Kind() {
+	case token.String:
+		return quote(v.Text())
+	case token.Array, token.Object:
+		return quote(v.JSON())
+	}
+	return quote(cmp.Or(v.Text(), v.Kind().String()))
+}
+
+func kidText(kid string) string {
+	if kid == "" {
+		return "none"
+	}
+	return quote(kid)
+}
+
+// moment writes a NumericDate with the time that it means.
+func moment(seconds float64) string {
+	return strconv.FormatFloat(seconds, 'f', -1, 64) + " (" + time.Unix(int64(seconds), 0).UTC().Format(time.RFC3339) + ")"
+}
+
+func span(seconds float64) string {
+	if seconds > math.MaxInt64/1e9 {
+		return "centuries"
+	}
+	return time.Duration(seconds * float64(time.Second)).Round(time.Second).String()
+}

@@ -1,0 +1,247 @@
+package issuer
+
+import (
+	"cmp"
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"gatehouse/gateway/token"
+
+	"github.com/lestrrat-go/jwx/v2/jwa"
+	"github.com/lestrrat-go/jwx/v2/jws"
+)
+
+// Options describe one issuer.
+type Options struct {
+	Name           string            // its name in the configuration: token.Verified.Issuer
+	Issuer         string            // the iss claim, exactly; "" verifies tokens without one
+	Insecure       bool              // http is allowed to other hosts than loopback
+	Audiences      []string          // any of them must be in aud; nil means any audience
+	Algorithms     []string          // JWS alg values that are accepted; HS* with Secret, and only then
+	Leeway         time.Duration     // for clocks that differ: exp, nbf and iat
+	PrivilegesFrom []PrivilegeSource // the claims that carry privileges
+	IgnoreCnf      bool              // accept tokens with cnf as if they had none
+
+	// Exactly one of these three is where keys come from: static keys (each
+	// item the text of a PEM or JWK or JWKS file), a shared secret for HS*, or,
+	// without the two, what the issuer publishes.
+	StaticKeys [][]byte
+	Secret     []byte
+	JWKSURI    string // the key set's address; "" finds it by discovery
+
+	Refresh            time.Duration // how often keys are fetched; default 10 min
+	MinRefreshInterval time.Duration // the least time between two fetches that unknown kids cause; default 30 s
+	MaxStale           time.Duration // how long keys serve after the last good fetch; default 24 h
+	Snapshot           string        // file that keeps the last good keys over a restart; "" = none
+
+	Now     func() time.Time             // default time.Now
+	Log     *slog.Logger                 // default: nothing is logged
+	Client  *http.Client                 // default: its own; redirects, time and size are bounded in any case
+	OnFetch func(kind string, err error) // called after each fetch of kind "discovery" or "jwks"; may be nil
+}
+
+// PrivilegeSource is one claim that carries privileges, and what is put before
+// each of them.
+type PrivilegeSource struct {
+	Path   token.Path
+	Prefix string
+}
+
+// Issuer is one party whose tokens are accepted. It is safe for concurrent use.
+type Issuer struct {
+	o         Options
+	verifiers map[string]jws.Verifier // by alg
+	keys      atomic.Pointer[keySet]  // nil until the first fetch
+	remote    *remote                 // nil with static keys or a secret
+}
+
+// Health is the state of an issuer's keys.
+type Health struct {
+	Ready   bool      // there are keys, and they are not too old
+	Keys    int       // how many
+	Fetched time.Time // when they were fetched; zero for static keys and before the first fetch
+	Err     error     // why the latest fetch failed; nil if it did not
+}
+
+// New makes an issuer and reads its static keys; it does no I/O and starts
+// nothing. The error says what is wrong with which key or option.
+func New(o Options) (*Issuer, error) {
+	o.Refresh = cmp.Or(o.Refresh, 10*time.Minute)
+	o.MinRefreshInterval = cmp.Or(o.MinRefreshInterval, 30*time.Second)
+	o.MaxStale = cmp.Or(o.MaxStale, 24*time.Hour)
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.OnFetch == nil {
+		o.OnFetch = func(string, error) {}
+	}
+	o.Log = o.Log.With("issuer", o.Name)
+
+	i := &Issuer{o: o, verifiers: map[string]jws.Verifier{}}
+	if len(o.Algorithms) == 0 {
+		return nil, errors.New("an issuer needs at least one algorithm")
+	}
+	for _, alg := range o.Algorithms {
+		a, known := algorithms[alg]
+		switch {
+		case !known:
+			return nil, fmt.Errorf("%q is no algorithm that can be verified; known are %s", alg, strings.Join(names(), ", "))
+		case a.kty == "oct" && len(o.Secret) == 0:
+			return nil, fmt.Errorf("%s needs a secret: a public key must never serve as one (RFC 8725 §2.1)", alg)
+		case a.kty != "oct" && len(o.Secret) > 0:
+			return nil, fmt.Errorf("%s cannot be verified with a secret; beside a secret only HS256, HS384 and HS512 can stand", alg)
+		case a.kty == "oct" && len(o.Secret) < a.hash.Size():
+			return nil, fmt.Errorf("the secret has %d bytes, and %s needs at least %d (RFC 7518 §3.2)", len(o.Secret), alg, a.hash.Size())
+		}
+		v, err := jws.NewVerifier(jwa.SignatureAlgorithm(alg))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", alg, err)
+		}
+		i.verifiers[alg] = v
+	}
+
+	switch {
+	case len(o.Secret) > 0 && (len(o.StaticKeys) > 0 || o.JWKSURI != ""):
+		return nil, errors.New("an issuer with a secret can have no other keys")
+	case len(o.StaticKeys) > 0 && o.JWKSURI != "":
+		return nil, errors.New("an issuer has either static keys or the address of a key set")
+	case len(o.Secret) > 0:
+		// Not named by its RFC 7638 thumbprint: §7 there warns that a hash of a
+		// secret helps to guess it, and names of keys are logged.
+		secret := &key{thumbprint: "secret", algs: o.Algorithms, public: slices.Clone(o.Secret)}
+		i.keys.Store(newKeySet([]*key{secret}, nil))
+	case len(o.StaticKeys) > 0:
+		var keys []*key
+		for n, text := range o.StaticKeys {
+			ks, err := parseStatic(text, o.Algorithms)
+			if err != nil {
+				return nil, fmt.Errorf("key %d: %w", n+1, err)
+			}
+			keys = append(keys, ks...)
+		}
+		i.keys.Store(newKeySet(keys, nil))
+	case o.Issuer == "" && o.JWKSURI == "":
+		return nil, errors.New("an issuer without a name in iss needs static keys or a secret: there is nothing to discover")
+	default:
+		remote, err := newRemote(&i.o, &i.keys)
+		if err != nil {
+			return nil, err
+		}
+		i.remote = remote
+	}
+	return i, nil
+}
+
+// Name returns the issuer's name in the configuration.
+func (i *Issuer) Name() string { return i.o.Name }
+
+// Start reads the snapshot, if there is one, and starts to fetch keys in the
+// background. It returns when the first fetch ended, well or badly, or ctx is
+// done, or soon if a snapshot can serve meanwhile. ctx bounds only this wait;
+// [Issuer.Close] stops the work. A second Start, and one of an issuer with
+// static keys, does nothing.
+func (i *Issuer) Start(ctx context.Context) {
+	if i.remote != nil {
+		i.remote.start(ctx)
+	}
+}
+
+// Close stops what Start started and waits for its end. The keys at hand serve
+// on until they are too old.
+func (i *Issuer) Close() {
+	if i.remote != nil {
+		i.remote.close()
+	}
+}
+
+// Health reports on the issuer's keys. It is cheap.
+func (i *Issuer) Health() Health {
+	set, err := i.current(i.o.Now())
+	h := Health{Ready: err == nil}
+	if set == nil {
+		set = i.keys.Load() // too old, but worth telling how old
+	}
+	if set != nil {
+		h.Keys, h.Fetched = len(set.keys), set.fetched
+	}
+	if i.remote != nil {
+		h.Err = i.remote.failure()
+	}
+	return h
+}
+
+// current returns the keys that count at now, or why there are none.
+func (i *Issuer) current(now time.Time) (*keySet, *token.Error) {
+	set := i.keys.Load()
+	switch {
+	case i.remote == nil:
+		return set, nil
+	case set == nil:
+		return nil, i.unavailable(now, "no keys yet: %v", i.remote.why())
+	}
+	if age := now.Sub(set.fetched); age > i.o.MaxStale {
+		return nil, i.unavailable(now, "its keys are %s old, more than %s: %v", age.Round(time.Second), i.o.MaxStale, i.remote.why())
+	}
+	return set, nil
+}
+
+// trusts says whether the key of that thumbprint is among the keys that count
+// at now. It is what binds a verification that is kept for later requests to
+// the key that it rests on.
+func (i *Issuer) trusts(thumbprint string, now time.Time) *token.Error {
+	set, err := i.current(now)
+	if err != nil {
+		return err
+	}
+	if !set.has(thumbprint) {
+		return token.Errorf(token.InvalidToken, "issuer %s: the key %q is no longer in the key set", i.o.Name, thumbprint)
+	}
+	return nil
+}
+
+func (i *Issuer) unavailable(now time.Time, format string, args ...any) *token.Error {
+	err := token.Errorf(token.IssuerUnavailable, "issuer %s: "+format, append([]any{i.o.Name}, args...)...)
+	err.RetryAfter = i.remote.retryAfter(now)
+	return err
+}
+
+// algorithm is what an alg value asks of a key.
+type algorithm struct {
+	kty  string
+	crv  string // EC and OKP
+	hash crypto.Hash
+}
+
+// algorithms are those that can be verified: RFC 7518 §3.1 less none, and
+// EdDSA with Ed25519 of RFC 8037 §3.1.
+var algorithms = map[string]algorithm{
+	"RS256": {kty: "RSA"}, "RS384": {kty: "RSA"}, "RS512": {kty: "RSA"},
+	"PS256": {kty: "RSA"}, "PS384": {kty: "RSA"}, "PS512": {kty: "RSA"},
+	"ES256": {kty: "EC", crv: "P-256"},
+	"ES384": {kty: "EC", crv: "P-384"},
+	"ES512": {kty: "EC", crv: "P-521"},
+	"EdDSA": {kty: "OKP", crv: "Ed25519"},
+	"HS256": {kty: "oct", hash: crypto.SHA256},
+	"HS384": {kty: "oct", hash: crypto.SHA384},
+	"HS512": {kty: "oct", hash: crypto.SHA512},
+}
+
+func names() []string {
+	var out []string
+	for name := range algorithms {
+		out = append(out, name)
+	}
+	slices.Sort(out)
+	return out
+}

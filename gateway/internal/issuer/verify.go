@@ -1,0 +1,127 @@
+package issuer
+
+import (
+	"context"
+
+	"gatehouse/gateway/token"
+)
+
+// Set are the issuers of one route. No two may share an iss value.
+type Set []*Issuer
+
+// Verify implements [token.Verifier]. The token's unverified iss only selects
+// an issuer, by exact string (RFC 8725 §3.8): no key of another one is tried.
+func (s Set) Verify(ctx context.Context, raw token.Raw) (*token.Verified, error) {
+	t, refusal := parse(raw.Reveal())
+	if refusal != nil {
+		return nil, refusal
+	}
+	i, refusal := s.choose(t)
+	if refusal != nil {
+		return nil, refusal
+	}
+	f, refusal := i.verify(ctx, t)
+	if refusal != nil {
+		return nil, refusal
+	}
+	if refusal := f.judge(i.o.Now()); refusal != nil {
+		return nil, refusal
+	}
+	return f.verified, nil
+}
+
+func (s Set) choose(t *compact) (*Issuer, *token.Error) {
+	iss := t.claims.Get("iss")
+	var expected []string
+	for _, i := range s {
+		if i.o.Issuer == "" && iss.Kind() == token.Missing ||
+			i.o.Issuer != "" && iss.Kind() == token.String && iss.Text() == i.o.Issuer {
+			return i, nil
+		}
+		if i.o.Issuer != "" {
+			expected = append(expected, i.o.Issuer)
+		}
+	}
+	if expected == nil {
+		expected = []string{"no iss claim"}
+	}
+	return nil, token.Errorf(token.InvalidToken, "iss is %s; expected is one of %s (alg %s, kid %s)", show(iss), list(expected), quote(t.alg), kidText(t.kid))
+}
+
+// verify checks all of a token but audience and time.
+func (i *Issuer) verify(ctx context.Context, t *compact) (*facts, *token.Error) {
+	at, refusal := i.admit(t)
+	if refusal != nil {
+		return nil, refusal
+	}
+	signer, refusal := i.signer(ctx, t)
+	if refusal != nil {
+		return nil, refusal
+	}
+	return i.facts(t, at, signer), nil
+}
+
+// signer returns the key that made the token's signature. If the token names
+// a key that is not in the set, the set is fetched again, once for all.
+func (i *Issuer) signer(ctx context.Context, t *compact) (*key, *token.Error) {
+	// The verifier is the one that jws.Verify hands a message to once it has
+	// parsed it, with all its checks of key and signature. Here the message is
+	// parsed already, once and more strictly, and no second reading can differ.
+	v := i.verifiers[t.alg]
+	set, refusal := i.current(i.o.Now())
+	if refusal != nil {
+		return nil, refusal
+	}
+	k, known := set.verify(t, v)
+	if k != nil {
+		return k, nil
+	}
+	if known || i.remote == nil {
+		return nil, i.unsigned(t, set, known)
+	}
+
+	// Keys without a kid are told apart by what they would have to fit.
+	wanted := t.kid
+	if wanted == "" {
+		wanted = " " + t.alg
+	}
+	asked, doubt := i.remote.seek(ctx, wanted)
+	if newer := i.keys.Load(); newer != set {
+		set = newer
+		if k, known = set.verify(t, v); k != nil {
+			return k, nil
+		}
+	}
+	if known {
+		return nil, i.unsigned(t, set, known)
+	}
+	i.remote.missed(wanted, asked, set)
+	if doubt != nil {
+		return nil, i.unavailable(i.o.Now(), "no key has the kid %s, and the key set could not be fetched: %v (alg %s)", kidText(t.kid), doubt, quote(t.alg))
+	}
+	return nil, i.unsigned(t, set, false)
+}
+
+// unsigned says why no key verified the token.
+func (i *Issuer) unsigned(t *compact, set *keySet, known bool) *token.Error {
+	why, skipped := set.skipped[t.kid]
+	_, named := set.byKid[t.kid]
+	switch {
+	case known && t.kid == "":
+		return i.invalid(t, "the signature is that of no fitting key (%d keys in the set, at most %d tried)", len(set.keys), maxTried)
+	case named:
+		for _, k := range set.byKid[t.kid] {
+			if k.fits(t.alg) {
+				return i.invalid(t, "the signature is not that of the key of this kid")
+			}
+		}
+		return i.invalid(t, "the key of this kid is for %v", set.byKid[t.kid][0].algs)
+	case skipped:
+		return i.invalid(t, "the key of this kid cannot be used: %v", why)
+	}
+	var names []string
+	for _, k := range set.keys {
+		names = append(names, k.name())
+	}
+	return i.invalid(t, "no key has this kid, or none without kid verifies; the set of %d holds %s", len(set.keys), list(names))
+}

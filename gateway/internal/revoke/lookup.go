@@ -1,0 +1,114 @@
+package revoke
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/sony/gobreaker/v2"
+
+	"gatehouse/gateway/token"
+)
+
+const (
+	// lookupTimeout bounds what a slow Redis can cost one request.
+	lookupTimeout = 500 * time.Millisecond
+	// After tripAfter failures in a row Redis is left alone for openFor, so
+	// that an outage costs later requests nothing; then one request tries.
+	tripAfter = 3
+	openFor   = time.Second
+)
+
+// Options configures a [Lookup].
+type Options struct {
+	Client redis.UniversalClient
+	Check  []Kind
+	// Allow lets tokens pass while Redis cannot be asked; the default is to
+	// refuse them with store_unavailable.
+	Allow bool
+	// OnError is told of every failed look-up, may be nil, and must be safe
+	// for concurrent use.
+	OnError func(error)
+}
+
+// Lookup asks Redis about every token: one pipelined call per request. It
+// remembers nothing. It is safe for concurrent use.
+type Lookup struct {
+	o       Options
+	breaker *gobreaker.CircuitBreaker[Kind]
+}
+
+// NewLookup makes a Lookup; it opens no connection yet.
+func NewLookup(o Options) *Lookup {
+	return &Lookup{o, gobreaker.NewCircuitBreaker[Kind](gobreaker.Settings{
+		Name:        "revocation",
+		Timeout:     openFor,
+		ReadyToTrip: func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= tripAfter },
+		// A client that went away says nothing about Redis.
+		IsExcluded: func(err error) bool { return errors.Is(err, context.Canceled) },
+	})}
+}
+
+// Check returns nil if v was not revoked, else an *[token.Error] with
+// [token.RevokedToken], or with [token.StoreUnavailable] if Redis cannot be
+// asked and the posture is to deny.
+func (l *Lookup) Check(ctx context.Context, v *token.Verified) error {
+	found, err := l.breaker.Execute(func() (Kind, error) { return l.ask(ctx, v) })
+	if err != nil {
+		if l.o.OnError != nil {
+			l.o.OnError(err)
+		}
+		if l.o.Allow {
+			return nil
+		}
+		return &token.Error{Reason: token.StoreUnavailable, Detail: "cannot ask Redis whether the token was revoked: " + err.Error(), RetryAfter: openFor}
+	}
+	if found != "" {
+		return token.Errorf(token.RevokedToken, "revoked by %s (issuer %s)", found, v.Issuer)
+	}
+	return nil
+}
+
+// ask returns the kind of the first key that withdraws v, or "".
+func (l *Lookup) ask(ctx context.Context, v *token.Verified) (Kind, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
+	names := candidates(v, l.o.Check)
+	answers := make([]*redis.StringCmd, len(names))
+	// The pipeline's own error is the first of its commands', and a key that
+	// is not there is one: each command is looked at instead.
+	_, _ = l.o.Client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, n := range names {
+			answers[i] = p.Get(ctx, n.key)
+		}
+		return nil
+	})
+	var failed error
+	for i, answer := range answers {
+		value, err := answer.Result()
+		switch {
+		case err == nil:
+			if revokes(names[i].kind, value, v) {
+				return names[i].kind, nil
+			}
+		case errors.Is(err, redis.Nil):
+		case strings.HasPrefix(err.Error(), "WRONGTYPE"):
+			return names[i].kind, nil // there is a key, of whatever type: somebody meant to revoke
+		default:
+			failed = err
+		}
+	}
+	return "", failed
+}
+
+// Ping asks Redis for a sign of life, for readiness.
+func (l *Lookup) Ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
+	return l.o.Client.Ping(ctx).Err()
+}
+
+// Tolerant says whether requests pass while Redis is down.
+func (l *Lookup) Tolerant() bool { return l.o.Allow }

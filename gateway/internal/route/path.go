@@ -1,0 +1,162 @@
+package route
+
+import (
+	"fmt"
+	"strings"
+)
+
+// BadPath says that a request's path has more than one reading, or none.
+type BadPath struct{ Detail string }
+
+func (e *BadPath) Error() string { return "bad path: " + e.Detail }
+
+func badPath(format string, args ...any) *BadPath { return &BadPath{fmt.Sprintf(format, args...)} }
+
+// pathFacts are what the gate saw while it read a path.
+type pathFacts struct {
+	encodedSlash bool // %2f: stays in its segment here, a separator to many a backend
+	ambiguous    bool // ; ? # %25hh in any encoding: some backends cut there or decode once more
+}
+
+// inspect refuses an escaped path that backends are known to read in different
+// ways: bytes outside RFC 3986 §3.3 pchar, bad escapes, %00, %5c, and empty,
+// . or .. segments in any encoding, with %2f taken for a separator too.
+func inspect(path string) (pathFacts, error) {
+	var facts pathFacts
+	if path == "" || path[0] != '/' {
+		return facts, badPath("it does not start with a slash")
+	}
+	// dots counts the leading dots of the segment at hand, -1 once it holds anything else.
+	dots, empty := 0, true
+	endSegment := func(last bool) error {
+		switch {
+		case empty && !last:
+			return badPath("it has an empty segment (//)")
+		case dots == 1 || dots == 2:
+			return badPath("it has a dot segment (. or ..)")
+		}
+		dots, empty = 0, true
+		return nil
+	}
+	for i := 1; i < len(path); {
+		c, size := path[i], 1
+		if c == '%' {
+			if i+2 >= len(path) || !isHex(path[i+1]) || !isHex(path[i+2]) {
+				return facts, badPath("it has a percent sign without two hexadecimal digits")
+			}
+			c, size = unhex(path[i+1])<<4|unhex(path[i+2]), 3
+			switch c {
+			case 0:
+				return facts, badPath("it has %%00")
+			case '\\':
+				return facts, badPath("it has %%5c, a backslash, which some backends take for a slash")
+			case '%':
+				if i+4 < len(path) && isHex(path[i+3]) && isHex(path[i+4]) {
+					facts.ambiguous = true
+				}
+			}
+		} else if !isPchar(c) && c != '/' {
+			return facts, badPath("it has the byte %#02x, which RFC 3986 does not allow there", c)
+		}
+		switch c {
+		case '/':
+			facts.encodedSlash = facts.encodedSlash || size == 3
+			if err := endSegment(false); err != nil {
+				return facts, err
+			}
+			i += size
+			continue
+		case ';', '?', '#': // the latter two only as %3f and %23
+			facts.ambiguous = true
+		}
+		if c == '.' && dots >= 0 {
+			dots++
+		} else {
+			dots = -1
+		}
+		empty = false
+		i += size
+	}
+	return facts, endSegment(true)
+}
+
+// maxDecodings is how often a path may be decoded again before it is refused:
+// nobody honest encodes a path four times.
+const maxDecodings = 3
+
+// readings returns the other paths that a backend may make of an ambiguous
+// one: segments cut at ; (path parameters, as Java's servlets do), all cut at
+// an encoded ? or #, decoded once more, and combinations.
+func readings(path string) ([]string, error) {
+	var all []string
+	for range maxDecodings {
+		end := path
+		if i := strings.IndexAny(strings.NewReplacer("%3f", "???", "%3F", "???", "%23", "???").Replace(path), "?"); i >= 0 {
+			end = path[:i]
+		}
+		all = append(all, cutParameters(path), end, cutParameters(end))
+		again := decodeOnce(path)
+		if again == path {
+			return all, nil
+		}
+		all = append(all, again)
+		path = again
+	}
+	return nil, badPath("it is percent-encoded more than %d times", maxDecodings)
+}
+
+// cutParameters drops everything from ; or %3b to the end of each segment.
+func cutParameters(path string) string {
+	var b strings.Builder
+	cut := false
+	for i := 0; i < len(path); i++ {
+		switch {
+		case path[i] == '/', strings.HasPrefix(path[i:], "%2f"), strings.HasPrefix(path[i:], "%2F"):
+			cut = false
+		case path[i] == ';', strings.HasPrefix(path[i:], "%3b"), strings.HasPrefix(path[i:], "%3B"):
+			cut = true
+		}
+		if !cut {
+			b.WriteByte(path[i])
+		}
+	}
+	return b.String()
+}
+
+// decodeOnce turns each %25hh into %hh, and that into a slash where it says
+// one: who decodes twice splits there.
+func decodeOnce(path string) string {
+	var b strings.Builder
+	for i := 0; i < len(path); i++ {
+		if strings.HasPrefix(path[i:], "%25") && i+4 < len(path) && isHex(path[i+3]) && isHex(path[i+4]) {
+			if c := unhex(path[i+3])<<4 | unhex(path[i+4]); c == '/' {
+				b.WriteByte('/')
+			} else {
+				b.WriteByte('%')
+				b.WriteString(path[i+3 : i+5])
+			}
+			i += 4
+			continue
+		}
+		b.WriteByte(path[i])
+	}
+	return b.String()
+}
+
+func isPchar(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-._~!$&'()*+,;=:@", c) >= 0
+}
+
+func isHex(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
+}
+
+func unhex(c byte) byte {
+	switch {
+	case c <= '9':
+		return c - '0'
+	case c <= 'F':
+		return c - 'A' + 10
+	}
+	return c - 'a' + 10
+}

@@ -1,0 +1,209 @@
+package route
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// Pattern is one route's match in net/http.ServeMux's terms.
+type Pattern struct {
+	Methods      []string // upper case; empty: every method
+	Host         string   // lower case, without a port; empty: every host
+	Path         string   // with {name}, {name...} and {$}
+	EncodedSlash bool     // whether %2f may stand inside a segment
+}
+
+// Match is what a request was found to be for.
+type Match struct {
+	Index int    // which pattern, as given to [New]
+	Path  string // the canonical escaped path, byte for byte as the client sent it
+}
+
+// NotFound says that no pattern matches.
+type NotFound struct{}
+
+func (*NotFound) Error() string { return "no route matches" }
+
+// MethodNotAllowed says that the path has routes, but not for this method.
+type MethodNotAllowed struct{ Allow string } // as in the Allow header, RFC 9110 §10.2.1
+
+func (e *MethodNotAllowed) Error() string { return "method not allowed; allowed are " + e.Allow }
+
+// Table maps requests to patterns. It is immutable and safe for concurrent use.
+type Table struct {
+	mux      *http.ServeMux
+	patterns []Pattern
+}
+
+// New builds the table. The errors go with the patterns: an error of a pattern
+// says what it conflicts with, with an example of a path that both match, or
+// why no request can reach it.
+func New(patterns []Pattern) (*Table, []error) {
+	t := &Table{mux: http.NewServeMux(), patterns: patterns}
+	errs := make([]error, len(patterns))
+	for i, p := range patterns {
+		methods := p.Methods
+		if len(methods) == 0 {
+			methods = []string{""}
+		}
+		for _, method := range methods {
+			if err := t.register(method, i); err != nil {
+				errs[i] = err
+				break
+			}
+		}
+	}
+	for i, p := range patterns {
+		if errs[i] != nil {
+			continue
+		}
+		var bad *BadPath
+		if r, err := p.example(); err != nil {
+			errs[i] = fmt.Errorf("no request can reach it: %w", err)
+		} else if _, err := t.Match(r); errors.As(err, &bad) {
+			errs[i] = fmt.Errorf("no request can reach it, since such a path is refused: %s", bad.Detail)
+		}
+	}
+	return t, errs
+}
+
+// register turns the panic by which ServeMux reports a conflict into an error.
+func (t *Table) register(method string, i int) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%s", cleanConflict(fmt.Sprint(r)))
+		}
+	}()
+	p := t.patterns[i]
+	t.mux.Handle(strings.TrimLeft(method+" "+p.Host+p.Path, " "), hit(i))
+	return nil
+}
+
+// cleanConflict drops what means nothing to the writer of a YAML file: the Go
+// source position that ServeMux puts behind each pattern.
+func cleanConflict(s string) string {
+	var b strings.Builder
+	for {
+		i := strings.Index(s, " (registered at ")
+		if i < 0 {
+			return strings.ReplaceAll(b.String()+s, "\n", " ")
+		}
+		b.WriteString(s[:i])
+		_, rest, _ := strings.Cut(s[i:], ")")
+		s = rest
+	}
+}
+
+// hit is the handler of one pattern; it tells the finder its index.
+type hit int
+
+func (h hit) ServeHTTP(w http.ResponseWriter, _ *http.Request) { w.(*finder).index = int(h) }
+
+// finder is the http.ResponseWriter through which ServeMux answers: either a
+// hit, or one of its own handlers with a status and, for 405, an Allow header.
+type finder struct {
+	index  int
+	status int
+	header http.Header
+}
+
+func (f *finder) Header() http.Header {
+	if f.header == nil {
+		f.header = http.Header{}
+	}
+	return f.header
+}
+func (f *finder) Write(b []byte) (int, error) { return len(b), nil }
+func (f *finder) WriteHeader(status int)      { f.status = status }
+
+// Match finds the pattern for r and sets r's path values and pattern, as
+// ServeMux does. r.Host must be canonical already: [CanonicalHost]. Errors are
+// [*BadPath], [*NotFound] and [*MethodNotAllowed].
+func (t *Table) Match(r *http.Request) (Match, error) {
+	path := r.URL.RawPath
+	if path == "" {
+		path = r.URL.EscapedPath()
+	}
+	facts, err := inspect(path)
+	if err != nil {
+		return Match{}, err
+	}
+	index, err := t.find(r)
+	if facts.ambiguous {
+		// Before a 404, too: an ambiguous path is refused in the same words wherever it leads.
+		if bad := t.sameForAll(r, path, index); bad != nil {
+			return Match{}, bad
+		}
+	}
+	if err != nil {
+		return Match{}, err
+	}
+	if facts.encodedSlash && !t.patterns[index].EncodedSlash {
+		return Match{}, badPath("it has %%2f, an encoded slash; the route can allow it with encoded_slash: allow")
+	}
+	return Match{index, path}, nil
+}
+
+// sameForAll refuses a path if a reading that a backend may make of it leads
+// anywhere but to the pattern index.
+func (t *Table) sameForAll(r *http.Request, path string, index int) error {
+	others, err := readings(path)
+	if err != nil {
+		return err
+	}
+	for _, other := range others {
+		if other == path {
+			continue
+		}
+		if _, err := inspect(other); err != nil {
+			return badPath("a backend may read it as another path, and then %s", strings.TrimPrefix(err.Error(), "bad path: "))
+		}
+		decoded, err := url.PathUnescape(other)
+		if err != nil {
+			return badPath("a backend may read it as another path with a bad escape")
+		}
+		probe := &http.Request{Method: r.Method, Host: r.Host, URL: &url.URL{Path: decoded, RawPath: other}}
+		if i, _ := t.find(probe); i != index {
+			return badPath("a backend may read it as another path, which is not this route's")
+		}
+	}
+	return nil
+}
+
+// find asks ServeMux; index is -1 with an error.
+func (t *Table) find(r *http.Request) (index int, err error) {
+	f := finder{index: -1}
+	t.mux.ServeHTTP(&f, r)
+	switch {
+	case f.index >= 0:
+		return f.index, nil
+	case f.status == http.StatusMethodNotAllowed:
+		return -1, &MethodNotAllowed{f.header.Get("Allow")}
+	}
+	return -1, &NotFound{} // a redirect of ServeMux's, to a trailing slash, too
+}
+
+// example is a request for the pattern, with ~ for every wildcard.
+func (p Pattern) example() (*http.Request, error) {
+	segments := strings.Split(p.Path, "/")
+	for i, segment := range segments {
+		switch {
+		case segment == "{$}":
+			segments[i] = ""
+		case strings.HasPrefix(segment, "{"):
+			segments[i] = "~"
+		}
+	}
+	u, err := url.ParseRequestURI(strings.Join(segments, "/"))
+	if err != nil {
+		return nil, err
+	}
+	method := http.MethodGet
+	if len(p.Methods) > 0 {
+		method = p.Methods[0]
+	}
+	return &http.Request{Method: method, Host: p.Host, URL: u}, nil
+}

@@ -1,0 +1,287 @@
+package route
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+)
+
+// request builds what net/http's server would hand over for that request line.
+func request(t testing.TB, method, host, target string) *http.Request {
+	t.Helper()
+	u, err := url.ParseRequestURI(target)
+	if err != nil {
+		t.Skipf("net/http refuses the target itself: %v", err)
+	}
+	return &http.Request{Method: method, Host: host, URL: u, RequestURI: target}
+}
+
+func mustTable(t testing.TB, patterns ...Pattern) *Table {
+	t.Helper()
+	table, errs := New(patterns)
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	return table
+}
+
+// The table that the stories below share; index 0 is the protected one.
+var house = []Pattern{
+	{Path: "/admin/{rest...}"},
+	{Methods: []string{"GET"}, Path: "/heroes/{id}"},
+	{Methods: []string{"POST", "PUT"}, Path: "/heroes/{id}"},
+	{Path: "/files/{name}", EncodedSlash: true},
+	{Path: "/public/{rest...}"},
+	{Host: "api.example.com", Path: "/only"},
+	{Path: "/tree/"},
+}
+
+func TestMatch(t *testing.T) {
+	table := mustTable(t, house...)
+	for _, c := range []struct {
+		method, host, target string
+		want                 string
+	}{
+		{"GET", "h", "/admin/x", "0"},
+		{"GET", "h", "/heroes/7", "1"},
+		{"HEAD", "h", "/heroes/7", "1"},
+		{"PUT", "h", "/heroes/7", "2"},
+		{"GET", "h", "/heroes/7?a=//..", "1"},
+		{"GET", "h", "/heroes/%41b", "1"},
+		{"GET", "h", "/heroes/a%20b", "1"},
+		{"GET", "h", "/heroes/...", "1"},
+		{"GET", "h", "/heroes/.a", "1"},
+		{"GET", "h", "/heroes/1;v=2", "1"},
+		{"GET", "h", "/heroes/100%25", "1"},
+		{"GET", "h", "/heroes/100%25ab", "1"},
+		{"GET", "h", "/heroes/what%3f", "1"},
+		{"GET", "h", "/files/a%2fb", "3"},
+		{"GET", "api.example.com", "/only", "5"},
+		{"GET", "api.example.com:8080", "/only", "5"},
+		{"GET", "h", "/tree/", "6"},
+
+		{"DELETE", "h", "/heroes/7", "405 GET, HEAD, POST, PUT"},
+		{"GET", "h", "/nothing", "404"},
+		{"GET", "h", "/tree", "404"}, // ServeMux alone would redirect
+		{"GET", "other.example.com", "/only", "404"},
+		{"GET", "h", "/Admin/x", "404"},
+
+		{"GET", "h", "//admin/x", "400"},
+		{"GET", "h", "/public//admin", "400"},
+		{"GET", "h", "/public/../admin/x", "400"},
+		{"GET", "h", "/public/./x", "400"},
+		{"GET", "h", "/public/..", "400"},
+		{"GET", "h", "/public/.", "400"},
+		{"GET", "h", "/public/%2e%2e/admin", "400"},
+		{"GET", "h", "/public/.%2E/admin", "400"},
+		{"GET", "h", "/public/%2e", "400"},
+		{"GET", "h", "/public/..%2fadmin", "400"},
+		{"GET", "h", "/public%2f..%2fadmin", "400"},
+		{"GET", "h", "/public/%2fadmin", "400"},
+		{"GET", "h", "/public/a%2fb", "400"},
+		{"GET", "h", "/files/a%2f%2fb", "400"},
+		{"GET", "h", "/files/a%2f..%2fb", "400"},
+		{"GET", "h", "/public/..%5cadmin", "400"},
+		{"GET", "h", "/public/x%5Cy", "400"},
+		{"GET", "h", `/public/x\y`, "400"},
+		{"GET", "h", "/public/x%00", "400"},
+		{"GET", "h", "/public/x#y", "400"},
+		{"GET", "h", "/public/x[y]", "400"},
+		{"GET", "h", "/public/é", "400"},
+		{"GET", "h", "/public/..;/admin", "400"},
+		{"GET", "h", "/public/..;a=b/admin", "400"},
+		{"GET", "h", "/public/..%3b/admin", "400"},
+		{"GET", "h", "/public/;x/admin", "400"},
+		{"GET", "h", "/admin;x/y", "400"},
+		{"GET", "h", "/public/%252e%252e/admin", "400"},
+		{"GET", "h", "/public/%25252e%25252e/admin", "400"},
+		{"GET", "h", "/public/%2525252525252e/admin", "400"},
+		{"GET", "h", "/public/..%252fadmin", "400"},
+		{"GET", "h", "/public/%255c..", "400"},
+		{"GET", "h", "/public/%2500", "400"},
+		{"GET", "h", "/heroes/a%252fb", "400"},
+		{"GET", "h", "/tree/%3fx", "6"},
+		{"GET", "h", "/heroes/%3fx", "400"},
+		{"GET", "h", "/heroes/%23x", "400"},
+		{"OPTIONS", "h", "*", "400"},
+	} {
+		t.Run(c.method+" "+c.target, func(t *testing.T) {
+			r := request(t, c.method, c.host, c.target)
+			m, err := table.Match(r)
+			var got string
+			var bad *BadPath
+			var notAllowed *MethodNotAllowed
+			var notFound *NotFound
+			switch {
+			case err == nil:
+				got = fmt.Sprint(m.Index)
+				if path, _, _ := strings.Cut(c.target, "?"); m.Path != path {
+					t.Errorf("path %q, want the client's bytes %q", m.Path, path)
+				}
+			case errors.As(err, &bad):
+				got = "400"
+			case errors.As(err, &notAllowed):
+				got = "405 " + notAllowed.Allow
+			case errors.As(err, &notFound):
+				got = "404"
+			}
+			if got != c.want {
+				t.Errorf("got %s (%v), want %s", got, err, c.want)
+			}
+		})
+	}
+}
+
+func TestPathValues(t *testing.T) {
+	r := request(t, "GET", "h", "/heroes/a%20b")
+	if _, err := mustTable(t, house...).Match(r); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.PathValue("id"); got != "a b" {
+		t.Errorf("id = %q", got)
+	}
+}
+
+func TestNewExplainsConflicts(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		patterns []Pattern
+		want     string
+	}{
+		{"overlap", []Pattern{{Path: "/{a}/x"}, {Path: "/y/{b}"}}, "/y/x"},
+		{"same", []Pattern{{Path: "/{a}"}, {Path: "/{b}"}}, "same requests"},
+		{"methods", []Pattern{{Path: "/a", Methods: []string{"GET"}}, {Path: "/{$}"}, {Path: "/a", Methods: []string{"POST", "GET"}}}, "same requests"},
+		{"encoded slash", []Pattern{{Path: "/a%2fb"}}, "no request can reach it"},
+		{"parameter", []Pattern{{Path: "/a;b/c"}}, "no request can reach it"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, errs := New(c.patterns)
+			err := errs[len(errs)-1]
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("got %v, want it to say %q", err, c.want)
+			}
+			if strings.Contains(err.Error(), ".go:") {
+				t.Errorf("the message names a Go source line: %v", err)
+			}
+			for _, err := range errs[:len(errs)-1] {
+				if err != nil {
+					t.Errorf("an innocent pattern is blamed: %v", err)
+				}
+			}
+		})
+	}
+}
+
+func TestCanonicalHost(t *testing.T) {
+	for _, c := range []struct{ in, want string }{
+		{"", ""},
+		{"Example.COM", "example.com"},
+		{"example.com.", "example.com"},
+		{"example.com.:80", "example.com:80"},
+		{"127.0.0.1:8080", "127.0.0.1:8080"},
+		{"[::1]:8080", "[::1]:8080"},
+		{"[FE80::1]", "[fe80::1]"},
+		{"a_b.internal", "a_b.internal"},
+		{"example.com..", "bad"},
+		{"a..b", "bad"},
+		{".", "bad"},
+		{"a@b", "bad"},
+		{"a,b", "bad"},
+		{"a b", "bad"},
+		{"a:b", "bad"},
+		{"a:1:2", "bad"},
+		{"[::1", "bad"},
+		{"[::1]x", "bad"},
+		{"exämple.com", "bad"},
+	} {
+		got, ok := CanonicalHost(c.in)
+		if !ok {
+			got = "bad"
+		}
+		if got != c.want {
+			t.Errorf("CanonicalHost(%q) = %q, want %q", c.in, got, c.want)
+		}
+	}
+}
+
+// FuzzMatch holds the gate against what a lenient backend does: decode, cut
+// parameters, resolve dots, as often as it likes. Whatever reaches the public
+// route must not be /admin in any such reading.
+func FuzzMatch(f *testing.F) {
+	for _, s := range []string{"/public/x", "/public/..;/admin/x", "/public/%252e%252e/admin/x", "/public/..%255cadmin/x", "/%61dmin/x", "/public/%2e%2e%3bx/admin/x"} {
+		f.Add(s)
+	}
+	table := mustTable(f, Pattern{Path: "/admin/{rest...}"}, Pattern{Path: "/{rest...}"})
+	f.Fuzz(func(t *testing.T, target string) {
+		r := request(t, "GET", "h", target)
+		m, err := table.Match(r)
+		if err != nil || m.Index == 0 {
+			return
+		}
+		path, _, _ := strings.Cut(target, "?")
+		for range 3 {
+			for _, reading := range []string{path, lenient(path), strings.ReplaceAll(path, `\`, "/")} {
+				if strings.HasPrefix(lenient(reading), "/admin/") {
+					t.Fatalf("%q reaches the public route, and a backend may read it as %q", target, lenient(reading))
+				}
+			}
+			decoded, err := url.PathUnescape(path)
+			if err != nil {
+				return
+			}
+			path = decoded
+		}
+	})
+}
+
+// lenient cuts path parameters and resolves dot segments, as servlet containers do.
+func lenient(path string) string {
+	var out []string
+	for segment := range strings.SplitSeq(path, "/") {
+		segment, _, _ = strings.Cut(segment, ";")
+		switch segment {
+		case "", ".":
+		case "..":
+			out = out[:max(0, len(out)-1)]
+		default:
+			out = append(out, segment)
+		}
+	}
+	return "/" + strings.Join(out, "/") + "/"
+}
+
+func TestTenThousandRoutes(t *testing.T) {
+	patterns := make([]Pattern, 10_000)
+	for i := range patterns {
+		patterns[i] = Pattern{Methods: []string{"GET"}, Path: fmt.Sprintf("/service%d/items/{id}", i)}
+	}
+	table := mustTable(t, patterns...)
+	for _, i := range []int{0, 4999, 9999} {
+		m, err := table.Match(request(t, "GET", "h", fmt.Sprintf("/service%d/items/7", i)))
+		if err != nil || m.Index != i {
+			t.Errorf("route %d: got %v, %v", i, m, err)
+		}
+	}
+}
+
+func BenchmarkMatch(b *testing.B) {
+	for _, n := range []int{10, 10_000} {
+		patterns := make([]Pattern, n)
+		for i := range patterns {
+			patterns[i] = Pattern{Methods: []string{"GET"}, Path: fmt.Sprintf("/service%d/items/{id}", i)}
+		}
+		table := mustTable(b, patterns...)
+		r := request(b, "GET", "h", fmt.Sprintf("/service%d/items/7", n/2))
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := table.Match(r); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

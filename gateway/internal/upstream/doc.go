@@ -1,0 +1,3 @@
+// Package upstream forwards requests to the targets of one upstream through
+// httputil.ReverseProxy, and tells the ways apart in which that can fail.
+package upstream

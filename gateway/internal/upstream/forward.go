@@ -1,0 +1,189 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"time"
+
+	"gatehouse/gateway/internal/inject"
+)
+
+// Responses that say they are at most smallResponse bytes long usually come in
+// one piece: they may wait flushDelay to be written with their headers in one
+// go. All others are flushed as they come.
+const (
+	smallResponse = 4 << 10
+	flushDelay    = 10 * time.Millisecond
+)
+
+// Call is one request's way to its target.
+type Call struct {
+	Path        string              // the escaped path to ask for; a target's own path is put before it
+	Strip       *inject.Rules       // what is dropped from headers and trailers, both ways
+	Headers     []inject.Header     // set after everything was dropped
+	Trusted     bool                // the peer is a trusted proxy, whose forwarding headers are extended
+	RemoveToken func(*http.Request) // takes the used token out of the outgoing request; may be nil
+	RequestID   string              // X-Request-Id
+	Traceparent string              // W3C Trace Context §3.2
+	KeepState   bool                // tracestate belongs to that traceparent
+	Timeout     time.Duration       // to the response's headers, from when the request is sent whole
+	IdleTimeout time.Duration       // between bytes of either body
+	ErrorLog    *log.Logger         // what httputil has to say after the headers were sent
+}
+
+// Forward sends r to the next target and its response to w, streaming both
+// ways. An error is an *[Error] and means that nothing was written to w. A
+// response that breaks off ends in http.ErrAbortHandler, as httputil does it,
+// so that the client sees it break, too.
+func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	target := p.pick()
+	hasBody := r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0
+	dog := watch(cancel, w, hasBody, c.Timeout, c.IdleTimeout)
+	defer dog.stop()
+
+	var body *requestBody
+	var failed error
+	proxy := &httputil.ReverseProxy{
+		Transport:  p.transport,
+		BufferPool: &p.buffers,
+		ErrorLog:   c.ErrorLog,
+		Rewrite: func(pr *httputil.ProxyRequest) {
+			rewriteURL(pr, target, c.Path)
+			rewriteHeaders(pr, c)
+			if c.RemoveToken != nil {
+				c.RemoveToken(pr.Out)
+			}
+			if hasBody && pr.Out.Body != nil {
+				body = &requestBody{ReadCloser: pr.Out.Body, dog: dog, onEOF: trailerCopier(pr)}
+				pr.Out.Body = body
+			}
+		},
+		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) { failed = err },
+	}
+	proxy.ModifyResponse = func(res *http.Response) error {
+		c.Strip.Response(res.Header)
+		if res.StatusCode == http.StatusSwitchingProtocols {
+			dog.stop()
+			return nil
+		}
+		dog.progress(func() { dog.responded = true })
+		c.Strip.Response(res.Trailer)
+		res.Body = &responseBody{res.Body, dog, func() { c.Strip.Response(res.Trailer) }}
+		proxy.FlushInterval = -1
+		if 0 <= res.ContentLength && res.ContentLength <= smallResponse {
+			proxy.FlushInterval = flushDelay
+		}
+		return nil
+	}
+	proxy.ServeHTTP(w, r.WithContext(ctx))
+	if failed == nil {
+		return nil
+	}
+	return &Error{classify(ctx, r, dog, body, failed), target.Host, failed}
+}
+
+// classify tells whose fault it was. What the client did comes first: its
+// going away shows as a failure of the target, too.
+func classify(ctx context.Context, r *http.Request, dog *watchdog, body *requestBody, err error) Failure {
+	var timeout net.Error
+	switch {
+	case errors.Is(context.Cause(ctx), errStalled) && dog.blame.Load():
+		return ClientStalled
+	case errors.Is(context.Cause(ctx), errStalled):
+		return Timeout
+	case r.Context().Err() != nil:
+		return ClientGone
+	case body != nil && body.failed.Load() != nil:
+		return ClientBroke
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return Timeout
+	}
+	return Refused
+}
+
+// rewriteURL aims the request at the target, with path and query byte for
+// byte: httputil would re-encode some paths, and has dropped a query that
+// net/url cannot parse.
+func rewriteURL(pr *httputil.ProxyRequest, target *url.URL, path string) {
+	out := pr.Out.URL
+	out.Scheme, out.Host = target.Scheme, target.Host
+	out.RawPath = strings.TrimSuffix(target.EscapedPath(), "/") + path
+	if decoded, err := url.PathUnescape(out.RawPath); err == nil { // the path was checked before
+		out.Path = decoded
+	}
+	out.RawQuery, out.ForceQuery = pr.In.URL.RawQuery, pr.In.URL.ForceQuery
+}
+
+// rewriteHeaders drops what the gateway owns and sets it anew. It runs after
+// httputil removed the hop-by-hop headers, so that no Connection header can
+// name what is set here.
+func rewriteHeaders(pr *httputil.ProxyRequest, c Call) {
+	in, out := pr.In.Header, pr.Out.Header
+	c.Strip.Request(out, c.Trusted)
+	c.Strip.Trailer(pr.Out.Trailer)
+
+	peer, _, err := net.SplitHostPort(pr.In.RemoteAddr)
+	if err != nil {
+		peer = pr.In.RemoteAddr
+	}
+	proto := "http"
+	if pr.In.TLS != nil {
+		proto = "https"
+	}
+	if !c.Trusted {
+		out["X-Forwarded-For"] = []string{peer}
+		out["X-Forwarded-Proto"] = []string{proto}
+		out["X-Forwarded-Host"] = []string{pr.In.Host}
+	} else {
+		// httputil has removed these four from Out, whoever sent them.
+		out["X-Forwarded-For"] = []string{strings.Join(append(in["X-Forwarded-For"][:len(in["X-Forwarded-For"]):len(in["X-Forwarded-For"])], peer), ", ")}
+		keepOr(out, in, "X-Forwarded-Proto", proto)
+		keepOr(out, in, "X-Forwarded-Host", pr.In.Host)
+		if before := in["Forwarded"]; before != nil {
+			hop := "for=" + forwardedNode(peer) + ";proto=" + proto
+			out["Forwarded"] = []string{strings.Join(before, ", ") + ", " + hop}
+		}
+	}
+	if !c.KeepState {
+		delete(out, "Tracestate")
+	}
+	out["X-Request-Id"] = []string{c.RequestID}
+	out["Traceparent"] = []string{c.Traceparent}
+	for _, h := range c.Headers {
+		out[h.Name] = []string{h.Value}
+	}
+}
+
+func keepOr(out, in http.Header, name, own string) {
+	if values := in[name]; len(values) > 0 {
+		out[name] = values
+		return
+	}
+	out[name] = []string{own}
+}
+
+// forwardedNode writes an address as RFC 7239 §6 wants it.
+func forwardedNode(ip string) string {
+	if strings.Contains(ip, ":") {
+		return `"[` + ip + `]"`
+	}
+	return ip
+}
+
+// trailerCopier hands the client's trailers on when its body ends: httputil
+// announces them, and leaves their values behind.
+func trailerCopier(pr *httputil.ProxyRequest) func() {
+	return func() {
+		for name := range pr.Out.Trailer {
+			pr.Out.Trailer[name] = pr.In.Trailer[name]
+		}
+	}
+}

@@ -1,0 +1,99 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+)
+
+// Bounds of a client's connection. net/http answers a larger header with a
+// plain 431 before any handler.
+const (
+	readHeaderTimeout = 10 * time.Second
+	clientIdleTimeout = 120 * time.Second
+	maxRequestHeader  = 64 << 10
+)
+
+// Serve answers requests until ctx ends, then drains: readiness goes false,
+// no connection is accepted any more, requests in flight and upgraded
+// connections finish within the grace, and what is left is cut off. A nil
+// listener is opened from the configuration (server.listen, server.status);
+// Serve closes both. The error is nil after a drain. Serve may be called once.
+func (g *Gateway) Serve(ctx context.Context, listener, status net.Listener) (err error) {
+	server := g.current.Load().config.Server
+	if listener == nil {
+		if listener, err = net.Listen("tcp", server.Listen); err != nil {
+			return fmt.Errorf("server.listen: %w", err)
+		}
+	}
+	if status == nil && server.Status != "" {
+		if status, err = net.Listen("tcp", server.Status); err != nil {
+			_ = listener.Close()
+			return fmt.Errorf("server.status: %w", err)
+		}
+	}
+	alive, kill := context.WithCancel(context.WithoutCancel(ctx))
+	defer kill()
+	front := g.server(g, alive)
+	failed := make(chan error, 2)
+	go func() { failed <- front.Serve(listener) }()
+	if status != nil {
+		back := g.server(g.Status(), alive)
+		go func() { failed <- back.Serve(status) }()
+		defer func() { _ = back.Close() }()
+		g.log.Info("listening", "listen", listener.Addr().String(), "status", status.Addr().String())
+	} else {
+		g.log.Info("listening", "listen", listener.Addr().String())
+	}
+	select {
+	case err := <-failed:
+		_ = front.Close()
+		return err
+	case <-ctx.Done():
+	}
+	g.drain(front, kill)
+	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+func (g *Gateway) server(h http.Handler, alive context.Context) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       clientIdleTimeout,
+		MaxHeaderBytes:    maxRequestHeader,
+		ErrorLog:          g.errorLog,
+		BaseContext:       func(net.Listener) context.Context { return alive },
+	}
+}
+
+// drain lets requests finish within the grace and ends the rest.
+func (g *Gateway) drain(front *http.Server, kill context.CancelFunc) {
+	g.draining.Store(true)
+	g.log.Info("draining", "grace", g.grace.String())
+	ctx, cancel := context.WithTimeout(context.Background(), g.grace)
+	defer cancel()
+	err := front.Shutdown(ctx)
+	// Shutdown does not wait for upgraded connections: their handlers do.
+	upgraded := make(chan struct{})
+	go func() { g.active.Wait(); close(upgraded) }()
+	if err == nil {
+		select {
+		case <-upgraded:
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+	}
+	if err != nil {
+		g.log.Warn("the grace is over; requests in flight are cut off")
+		kill()
+		_ = front.Close()
+		<-upgraded
+	}
+	g.log.Info("drained")
+}

@@ -1,0 +1,199 @@
+package gateway
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"gatehouse/gateway/internal/inject"
+	"gatehouse/gateway/internal/limit"
+	"gatehouse/gateway/internal/route"
+	"gatehouse/gateway/internal/upstream"
+	"gatehouse/gateway/token"
+)
+
+// The reasons that are not about a token.
+const (
+	badPath          token.Reason = "bad_path"
+	noRoute          token.Reason = "no_route"
+	methodNotAllowed token.Reason = "method_not_allowed"
+	crossOrigin      token.Reason = "cross_origin"
+	rateLimited      token.Reason = "rate_limited"
+	headerTooLarge   token.Reason = "header_too_large"
+	upstreamRefused  token.Reason = "upstream_refused"
+	upstreamTimeout  token.Reason = "upstream_timeout"
+	internalError    token.Reason = "internal_error"
+	clientGone       token.Reason = "client_gone" // only in log and metrics: nobody is left to read it
+)
+
+// answers is what callers learn of each reason: never why a signature failed,
+// never a byte of a token. challenge is the RFC 6750 §3.1 error code; "-" asks
+// for a token without one.
+var answers = map[token.Reason]struct {
+	status    int
+	detail    string
+	challenge string
+}{
+	badPath:                      {400, "The path has more than one reading, or bytes that a path must not have.", ""},
+	token.BadRequest:             {400, "The request is malformed.", ""},
+	noRoute:                      {404, "There is nothing here.", ""},
+	methodNotAllowed:             {405, "The method is not allowed here.", ""},
+	token.MissingToken:           {401, "An access token is needed.", "-"},
+	token.InvalidToken:           {401, "The access token is not valid.", "invalid_token"},
+	token.ExpiredToken:           {401, "The access token has expired.", "invalid_token"},
+	token.RevokedToken:           {401, "The access token was revoked.", "invalid_token"},
+	token.InsufficientPrivileges: {403, "The access token does not carry the privileges that are needed here.", "insufficient_scope"},
+	crossOrigin:                  {403, "A request from another origin cannot use the token of a cookie.", ""},
+	rateLimited:                  {429, "Too many requests.", ""},
+	headerTooLarge:               {431, "The access token's claims are too large to be passed on.", ""},
+	token.IssuerUnavailable:      {503, "The access token cannot be checked at present.", ""},
+	token.StoreUnavailable:       {503, "The access token cannot be checked at present.", ""},
+	upstreamRefused:              {502, "The service behind the gateway did not answer.", ""},
+	upstreamTimeout:              {504, "The service behind the gateway did not answer in time.", ""},
+	internalError:                {500, "The gateway failed.", ""},
+	clientGone:                   {499, "", ""},
+}
+
+// realm is the protection space that every challenge names (RFC 9110 §11.5).
+const realm = "gatehouse"
+
+// defaultRetry is how long a caller should wait where nobody knows better.
+const defaultRetry = time.Second
+
+// refusal is the end of a request that is not forwarded: a reason for the
+// caller and a detail for the log. It is an error.
+type refusal struct {
+	reason     token.Reason
+	detail     string        // for the log only
+	aboutToken bool          // a bad_request that a token caused: RFC 6750 invalid_request
+	retryAfter time.Duration // 0: none, or the default for a 503
+	allow      string        // Allow
+	scope      string        // the challenge's scope
+	limit      *limit.Refused
+}
+
+func (f *refusal) Error() string { return string(f.reason) + ": " + f.detail }
+
+func refuse(reason token.Reason, format string, args ...any) *refusal {
+	return &refusal{reason: reason, detail: fmt.Sprintf(format, args...)}
+}
+
+// asRefusal turns the error of any rung into a refusal.
+func asRefusal(err error) *refusal {
+	var (
+		own        *refusal
+		tokenError *token.Error
+		bad        *route.BadPath
+		notFound   *route.NotFound
+		notAllowed *route.MethodNotAllowed
+		limited    *limit.Refused
+		tooLarge   *inject.TooLarge
+		failed     *upstream.Error
+	)
+	switch {
+	case errors.As(err, &own):
+		return own
+	case errors.As(err, &tokenError):
+		return &refusal{reason: tokenError.Reason, detail: tokenError.Detail, retryAfter: tokenError.RetryAfter, aboutToken: true}
+	case errors.As(err, &bad):
+		return refuse(badPath, "%s", bad.Detail)
+	case errors.As(err, &notFound):
+		return refuse(noRoute, "no route matches")
+	case errors.As(err, &notAllowed):
+		return &refusal{reason: methodNotAllowed, detail: notAllowed.Error(), allow: notAllowed.Allow}
+	case errors.As(err, &limited):
+		return &refusal{reason: rateLimited, detail: limited.Error(), retryAfter: limited.RetryAfter, limit: limited}
+	case errors.As(err, &tooLarge):
+		return refuse(headerTooLarge, "%v", tooLarge)
+	case errors.As(err, &failed):
+		reason := map[upstream.Failure]token.Reason{
+			upstream.Refused:       upstreamRefused,
+			upstream.Timeout:       upstreamTimeout,
+			upstream.ClientGone:    clientGone,
+			upstream.ClientStalled: token.BadRequest,
+			upstream.ClientBroke:   token.BadRequest,
+		}[failed.Failure]
+		return refuse(reason, "%v", failed)
+	}
+	return refuse(internalError, "%v", err)
+}
+
+// refuse writes the one kind of answer that the gateway gives of its own.
+func (x *exchange) refuse(err error) {
+	f := asRefusal(err)
+	x.refused = f
+	answer := answers[f.reason]
+	if f.reason == clientGone {
+		x.w.status = answer.status
+		return
+	}
+	h := x.w.Header()
+	clear(h) // what a failed forward may have left there
+	if challenge := f.challenge(answer.challenge); challenge != "" {
+		h.Set("WWW-Authenticate", challenge)
+	}
+	if f.allow != "" {
+		h.Set("Allow", f.allow)
+	}
+	if f.limit != nil {
+		limited, policy, _ := f.limit.Headers()
+		h.Set("RateLimit", limited)
+		h.Set("RateLimit-Policy", policy)
+	}
+	if f.retryAfter == 0 && answer.status == http.StatusServiceUnavailable {
+		f.retryAfter = defaultRetry
+	}
+	if f.retryAfter > 0 {
+		h.Set("Retry-After", strconv.FormatInt(int64(math.Ceil(f.retryAfter.Seconds())), 10))
+	}
+	body, err := json.Marshal(problem{
+		Type: "about:blank", Title: http.StatusText(answer.status), Status: answer.status,
+		Detail: answer.detail, Reason: f.reason, RequestID: x.requestID,
+	})
+	if err != nil { // not reached: a struct of strings
+		body = nil
+	}
+	h.Set("Content-Type", "application/problem+json")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Request-Id", x.requestID)
+	x.w.WriteHeader(answer.status)
+	if x.r.Method != http.MethodHead {
+		_, _ = x.w.Write(body) // a client that has gone needs no refusal
+	}
+}
+
+// problem is an RFC 9457 problem detail with two extension members.
+type problem struct {
+	Type      string       `json:"type"`
+	Title     string       `json:"title"`
+	Status    int          `json:"status"`
+	Detail    string       `json:"detail"`
+	Reason    token.Reason `json:"reason"`
+	RequestID string       `json:"request_id"`
+}
+
+// challenge returns the WWW-Authenticate header (RFC 6750 §3), or "".
+func (f *refusal) challenge(code string) string {
+	if f.reason == token.BadRequest && f.aboutToken {
+		code = "invalid_request"
+	}
+	if code == "" {
+		return ""
+	}
+	var b strings.Builder
+	b.WriteString(`Bearer realm="` + realm + `"`)
+	if code != "-" {
+		b.WriteString(`, error="` + code + `"`)
+	}
+	if f.scope != "" {
+		b.WriteString(`, scope="` + f.scope + `"`)
+	}
+	return b.String()
+}

@@ -1,0 +1,73 @@
+package gateway
+
+import (
+	"net/http"
+
+	"gatehouse/gateway/internal/limit"
+	"gatehouse/gateway/token"
+)
+
+// ServeHTTP implements http.Handler: it forwards the request to its route's
+// upstream, or refuses it with application/problem+json (RFC 9457).
+func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s := g.acquire()
+	defer s.release()
+	x := g.begin(s, w, r)
+	defer x.end()
+	if err := x.serve(); err != nil {
+		x.refuse(err)
+	}
+}
+
+// serve is the request's way: a ladder whose every rung yields a value, or the
+// error that ends the request.
+func (x *exchange) serve() error {
+	if err := x.canonical(); err != nil {
+		return err
+	}
+	if err := x.match(); err != nil {
+		return err
+	}
+	rt := x.route
+	subject := limit.Subject{IP: x.client, Route: rt.name}
+	if err := limit.Allow(rt.limits.before, subject); err != nil {
+		return err
+	}
+	if rt.public {
+		return x.forward()
+	}
+	found, err := rt.findToken(x.r)
+	if err != nil {
+		return err
+	}
+	if found == nil && !rt.optional {
+		return token.Errorf(token.MissingToken, "no token in %s", rt.sourceNames())
+	}
+	if found != nil {
+		if err := found.sameOrigin(x.r); err != nil {
+			return err
+		}
+		if x.verified, err = found.issuers.Verify(x.r.Context(), found.raw); err != nil {
+			return err
+		}
+		if err := x.snapshot.revoked(x.r.Context(), x.verified); err != nil {
+			return err
+		}
+	}
+	subject.Verified = x.verified
+	if err := limit.Allow(rt.limits.after, subject); err != nil {
+		return err
+	}
+	if x.verified != nil {
+		if err := rt.authorize(x.verified); err != nil {
+			return err
+		}
+		if err := x.claimHeaders(); err != nil {
+			return err
+		}
+		if !rt.forwardToken {
+			x.removeToken = found.source.Remove
+		}
+	}
+	return x.forward()
+}

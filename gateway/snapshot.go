@@ -1,0 +1,118 @@
+package gateway
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"gatehouse/gateway/config"
+	"gatehouse/gateway/internal/inject"
+	"gatehouse/gateway/internal/issuer"
+	"gatehouse/gateway/internal/limit"
+	"gatehouse/gateway/internal/revoke"
+	"gatehouse/gateway/internal/route"
+	"gatehouse/gateway/internal/upstream"
+	"gatehouse/gateway/policy"
+	"gatehouse/gateway/token"
+)
+
+// snapshot is one configuration, built: what a request sees from its first
+// rung to its last, however often the file is reloaded meanwhile. Only its
+// count of users changes.
+type snapshot struct {
+	config  *config.Config
+	proxies proxies
+	inject  *inject.Rules
+	table   *route.Table
+	routes  []*builtRoute
+
+	issuers    map[string]*part[issuer.Options, *issuer.Issuer]
+	limits     map[string]*part[limit.Options, *limit.Limiter]
+	upstreams  map[string]*part[[]string, *upstream.Pool]
+	redis      *part[string, redis.UniversalClient] // nil without redis in the file
+	revocation *revoke.Lookup                       // nil without revocation in the file
+
+	users   atomic.Int64
+	retired atomic.Bool
+	once    sync.Once
+	drained chan struct{} // closed when it is retired and the last user is gone
+}
+
+// part is something that a reload carries over as long as what it was built
+// from stays the same: keys, buckets, connections.
+type part[O, T any] struct {
+	options O
+	value   T
+}
+
+// builtRoute is a row of the route table with everything that a request needs.
+type builtRoute struct {
+	name           string
+	public         bool
+	optional       bool
+	places         []place
+	severalIssuers bool
+	mayGrant       map[string][]string // by issuer; used with several issuers
+	privilegesFrom map[string]string   // by issuer, for logs
+	scope          map[string]string   // by issuer: the challenge's scope, where privileges are scopes
+	require        policy.Requirement
+	limits         struct{ before, after []*limit.Limiter }
+	upstream       *upstream.Pool
+	stripSegments  int
+	forwardToken   bool
+	timeout        time.Duration
+	idleTimeout    time.Duration
+}
+
+// stripPrefix cuts as many whole segments as strip_prefix has from an escaped
+// path, which begins with them in some spelling since the route matched.
+func (rt *builtRoute) stripPrefix(path string) string {
+	for range rt.stripSegments {
+		i := 1
+		for i < len(path) && path[i] != '/' {
+			i++
+		}
+		path = path[i:]
+	}
+	if path == "" {
+		return "/"
+	}
+	return path
+}
+
+// revoked refuses a token that was withdrawn.
+func (s *snapshot) revoked(ctx context.Context, v *token.Verified) error {
+	if s.revocation == nil {
+		return nil
+	}
+	return s.revocation.Check(ctx, v)
+}
+
+// acquire returns the current snapshot, which stays whole until it is released.
+func (g *Gateway) acquire() *snapshot {
+	for {
+		s := g.current.Load()
+		s.users.Add(1)
+		if g.current.Load() == s {
+			return s
+		}
+		s.release() // it was swapped in between and may be closed already
+	}
+}
+
+func (s *snapshot) release() {
+	if s.users.Add(-1) == 0 && s.retired.Load() {
+		s.once.Do(func() { close(s.drained) })
+	}
+}
+
+// retire marks a snapshot that is no longer current; drained is closed once
+// its last user is gone.
+func (s *snapshot) retire() {
+	s.users.Add(1)
+	s.retired.Store(true)
+	s.release()
+}

@@ -1,0 +1,87 @@
+package gateway
+
+import (
+	"encoding/json"
+	"net/http"
+	"time"
+)
+
+// Status returns the handler of the status listener: /livez, /readyz and
+// /metrics, nothing else. It tells of issuers and dependencies by the names of
+// the configuration, and is meant for an address that only operators reach.
+func (g *Gateway) Status() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, readiness{Status: "ok"}) })
+	mux.HandleFunc("GET /readyz", g.readyz)
+	mux.Handle("GET /metrics", g.metrics.handler())
+	return mux
+}
+
+// readiness is the answer of /readyz. Status is "ok" or says what is wrong;
+// the rest is detail.
+type readiness struct {
+	Status     string                     `json:"status"`
+	Issuers    map[string]issuerReadiness `json:"issuers,omitempty"`
+	Revocation *storeReadiness            `json:"revocation,omitempty"`
+}
+
+type issuerReadiness struct {
+	Ready   bool       `json:"ready"`
+	Keys    int        `json:"keys"`
+	Fetched *time.Time `json:"fetched,omitempty"`
+	Error   string     `json:"error,omitempty"`
+}
+
+type storeReadiness struct {
+	Ready bool   `json:"ready"`
+	Error string `json:"error,omitempty"`
+}
+
+// readyz fails only where serving would be wrong: while draining, with no
+// issuer that could verify anything, or with a store down that the posture
+// does not tolerate.
+func (g *Gateway) readyz(w http.ResponseWriter, r *http.Request) {
+	s := g.acquire()
+	defer s.release()
+	answer := readiness{Status: "ok", Issuers: map[string]issuerReadiness{}}
+	usable := len(s.issuers) == 0
+	for name, p := range s.issuers {
+		h := p.value.Health()
+		detail := issuerReadiness{Ready: h.Ready, Keys: h.Keys}
+		if !h.Fetched.IsZero() {
+			detail.Fetched = &h.Fetched
+		}
+		if h.Err != nil {
+			detail.Error = h.Err.Error()
+		}
+		answer.Issuers[name] = detail
+		usable = usable || h.Ready
+	}
+	if !usable {
+		answer.Status = "no issuer has keys"
+	}
+	if s.revocation != nil {
+		answer.Revocation = &storeReadiness{Ready: true}
+		if err := s.revocation.Ping(r.Context()); err != nil {
+			answer.Revocation = &storeReadiness{Error: err.Error()}
+			if !s.revocation.Tolerant() {
+				answer.Status = "revocations cannot be checked"
+			}
+		}
+	}
+	if g.draining.Load() {
+		answer.Status = "draining"
+	}
+	status := http.StatusOK
+	if answer.Status != "ok" {
+		status = http.StatusServiceUnavailable
+	}
+	writeJSON(w, status, answer)
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // a client that has gone needs no answer
+}

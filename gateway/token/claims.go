@@ -1,0 +1,222 @@
+package token
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"strconv"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// MaxDepth is how deeply the claims' arrays and objects may nest. Real tokens
+// stay under ten; the bound keeps every walk over them short.
+const MaxDepth = 32
+
+// Kind is the JSON type of a claim.
+type Kind uint8
+
+// The kinds of [Value]. Missing is the zero value: the claim is not there.
+const (
+	Missing Kind = iota
+	Null
+	Bool
+	Number
+	String
+	Array
+	Object
+)
+
+func (k Kind) String() string {
+	return [...]string{"missing", "null", "boolean", "number", "string", "array", "object"}[k]
+}
+
+// Value is one JSON value of the claims, immutable. The zero Value is Missing.
+type Value struct {
+	kind  Kind
+	text  string   // String: decoded; Number, Bool: as in the token; Array, Object: the token's bytes
+	names []string // Object: names beside items
+	items []Value
+}
+
+// Kind returns the value's JSON type.
+func (v Value) Kind() Kind { return v.kind }
+
+// Text returns a string decoded, a number byte for byte as in the token, a
+// boolean as true or false, and "" for everything else.
+func (v Value) Text() string {
+	switch v.kind {
+	case String, Number, Bool:
+		return v.text
+	}
+	return ""
+}
+
+// Float returns a number's value. ok is false for other kinds and for numbers
+// that no float64 holds (1e400).
+func (v Value) Float() (f float64, ok bool) {
+	if v.kind != Number {
+		return 0, false
+	}
+	f, err := strconv.ParseFloat(v.text, 64)
+	return f, err == nil
+}
+
+// Items returns an array's items; the caller must not change the slice.
+func (v Value) Items() []Value {
+	if v.kind != Array {
+		return nil
+	}
+	return v.items
+}
+
+// Members yields an object's members in the token's order.
+func (v Value) Members() iter.Seq2[string, Value] {
+	return func(yield func(string, Value) bool) {
+		if v.kind != Object {
+			return
+		}
+		for i, name := range v.names {
+			if !yield(name, v.items[i]) {
+				return
+			}
+		}
+	}
+}
+
+// Member returns the object's member of exactly that name, or Missing.
+func (v Value) Member(name string) Value {
+	for i, n := range v.names {
+		if n == name {
+			return v.items[i]
+		}
+	}
+	return Value{}
+}
+
+// JSON returns the token's own bytes of an array or object without white
+// space, and "" for other kinds.
+func (v Value) JSON() string {
+	if v.kind != Array && v.kind != Object {
+		return ""
+	}
+	raw := jsontext.Value(v.text).Clone()
+	if raw.Compact() != nil { // not reached: the bytes were parsed before
+		return ""
+	}
+	return string(raw)
+}
+
+// Claims are the claims of a token, immutable. The zero Claims hold none.
+type Claims struct{ root Value }
+
+// ParseClaims reads a token's payload strictly (RFC 8259 with RFC 7493's
+// care): one object, UTF-8, no name twice in one object, nothing after it, at
+// most [MaxDepth] deep. encoding/json would fold the case of names, let the
+// last of two duplicates win and mend bad UTF-8; each is a way to make two
+// readers of one token disagree.
+func ParseClaims(payload []byte) (Claims, error) {
+	src := string(payload) // one copy; every string without escapes points into it
+	dec := jsontext.NewDecoder(bytes.NewReader(payload))
+	root, err := parseValue(dec, src)
+	if err != nil {
+		return Claims{}, err
+	}
+	if root.kind != Object {
+		return Claims{}, fmt.Errorf("the JSON is of type %s, not an object", root.kind)
+	}
+	if _, err := dec.ReadToken(); err != io.EOF {
+		return Claims{}, errors.New("there is something after the JSON object")
+	}
+	return Claims{root}, nil
+}
+
+func parseValue(dec *jsontext.Decoder, src string) (Value, error) {
+	if dec.StackDepth() > MaxDepth {
+		return Value{}, fmt.Errorf("the JSON nests deeper than %d", MaxDepth)
+	}
+	tok, err := dec.ReadToken()
+	if err != nil {
+		return Value{}, syntaxError(err)
+	}
+	switch tok.Kind() {
+	case 'n':
+		return Value{kind: Null}, nil
+	case 't', 'f':
+		return Value{kind: Bool, text: tok.String()}, nil
+	case '0':
+		return Value{kind: Number, text: tok.String()}, nil
+	case '"':
+		return Value{kind: String, text: tok.String()}, nil
+	}
+	start := dec.InputOffset() - 1
+	v := Value{kind: Array}
+	end := jsontext.Kind(']')
+	if tok.Kind() == '{' {
+		v.kind, end = Object, '}'
+	}
+	for dec.PeekKind() != end {
+		if v.kind == Object {
+			name, err := dec.ReadToken()
+			if err != nil {
+				return Value{}, syntaxError(err)
+			}
+			v.names = append(v.names, name.String())
+		}
+		item, err := parseValue(dec, src)
+		if err != nil {
+			return Value{}, err
+		}
+		v.items = append(v.items, item)
+	}
+	if _, err := dec.ReadToken(); err != nil {
+		return Value{}, syntaxError(err)
+	}
+	v.text = src[start:dec.InputOffset()]
+	return v, nil
+}
+
+// syntaxError keeps what is wrong and where, and drops the offending bytes:
+// they are part of a token.
+func syntaxError(err error) error {
+	var s *jsontext.SyntacticError
+	switch {
+	case errors.Is(err, jsontext.ErrDuplicateName):
+		return errors.New("a name stands twice in one JSON object")
+	case errors.As(err, &s):
+		return fmt.Errorf("bad JSON at byte %d", s.ByteOffset)
+	}
+	return errors.New("bad JSON")
+}
+
+// All yields the top-level claims in the token's order.
+func (c Claims) All() iter.Seq2[string, Value] { return c.root.Members() }
+
+// Get returns the top-level claim of exactly that name, or Missing.
+func (c Claims) Get(name string) Value { return c.root.Member(name) }
+
+// Lookup follows p through objects, and in a JSON Pointer's manner through
+// array indices; a step that leads nowhere gives Missing.
+func (c Claims) Lookup(p Path) Value {
+	if p.IsZero() {
+		return Value{}
+	}
+	v := c.root
+	for _, step := range p.steps {
+		switch v.kind {
+		case Object:
+			v = v.Member(step)
+		case Array:
+			i, err := strconv.Atoi(step)
+			if err != nil || i < 0 || i >= len(v.items) || strconv.Itoa(i) != step {
+				return Value{}
+			}
+			v = v.items[i]
+		default:
+			return Value{}
+		}
+	}
+	return v
+}

@@ -1,0 +1,58 @@
+package token
+
+import (
+	"net/http"
+	"strings"
+)
+
+// Header is a [Source]: a request header, with the credentials after an
+// authentication scheme or bare if Prefix is empty. Name must be canonical
+// (http.CanonicalHeaderKey). The scheme's case does not matter (RFC 9110
+// §11.1).
+type Header struct{ Name, Prefix string }
+
+// Bearer is the source that RFC 6750 §2.1 defines: Authorization: Bearer.
+var Bearer = Header{Name: "Authorization", Prefix: "Bearer"}
+
+// Find implements [Source]. Two lines of the header are refused even where
+// only one holds a token, since the backend might read the other one.
+func (h Header) Find(r *http.Request) (Raw, bool, error) {
+	lines := r.Header[h.Name]
+	switch len(lines) {
+	case 0:
+		return Raw{}, false, nil
+	case 1:
+	default:
+		return Raw{}, false, Errorf(BadRequest, "%d %s header lines; one is allowed", len(lines), h.Name)
+	}
+	value := lines[0]
+	if h.Prefix != "" {
+		scheme, credentials, _ := strings.Cut(value, " ")
+		if !strings.EqualFold(scheme, h.Prefix) {
+			return Raw{}, false, nil // another scheme, Basic say: not a token of ours
+		}
+		value = strings.TrimLeft(credentials, " ")
+	}
+	if !isToken68(value) {
+		return Raw{}, false, Errorf(BadRequest, "the %s header holds no well-formed token (RFC 6750 §2.1 b64token)", h.Name)
+	}
+	return NewRaw(value), true, nil
+}
+
+// Remove implements [Source].
+func (h Header) Remove(r *http.Request) { delete(r.Header, h.Name) }
+
+// String implements [Source].
+func (h Header) String() string { return "header " + h.Name }
+
+// isToken68 reports whether s is a b64token of RFC 6750 §2.1.
+func isToken68(s string) bool {
+	body := strings.TrimRight(s, "=")
+	for i := range len(body) {
+		c := body[i]
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-._~+/", c) >= 0) {
+			return false
+		}
+	}
+	return body != ""
+}

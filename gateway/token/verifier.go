@@ -1,0 +1,29 @@
+package token
+
+import "context"
+
+// Verifier decides whether a token is genuine.
+type Verifier interface {
+	// Verify returns what the token's issuer vouches for. Every refusal is an
+	// *[Error]: [InvalidToken] and [ExpiredToken] blame the token,
+	// [IssuerUnavailable] says that nobody can tell now. It is safe for
+	// concurrent use and gives up when ctx ends.
+	Verify(ctx context.Context, raw Raw) (*Verified, error)
+}
+
+// Verified is a token whose signature, issuer, audience and times were
+// checked. It is immutable and may be shared between requests.
+type Verified struct {
+	Issuer string // the issuer's name in the configuration, not the iss claim
+	Claims Claims
+	Key    string // kid of the key that verified, or its RFC 7638 thumbprint if it has no kid
+	Hash   string // base64url SHA-256 of header.payload, or of the whole token if it is opaque
+	// IssuedAt and Expires are the iat and exp claims in seconds since the
+	// epoch (RFC 7519 §2 NumericDate); HasIssuedAt tells an absent iat from 0.
+	IssuedAt, Expires float64
+	HasIssuedAt       bool
+	Privileges        []string // what the issuer's privileges_from found, prefixed, in the token's order
+	// PrivilegesMissing says that none of the claims that carry privileges was
+	// there or had a usable type, so that a log can tell why.
+	PrivilegesMissing bool
+}

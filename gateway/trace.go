@@ -1,0 +1,77 @@
+package gateway
+
+import (
+	"encoding/hex"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+)
+
+// requestID returns the id that a trusted proxy gave the request, or a new one.
+func requestID(r *http.Request, trusted bool) string {
+	if ids := r.Header["X-Request-Id"]; trusted && len(ids) == 1 && isID(ids[0]) {
+		return ids[0]
+	}
+	return randomHex(16)
+}
+
+// isID keeps what goes into every log line short and plain.
+func isID(s string) bool {
+	for _, c := range []byte(s) {
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-_.:+/=", c) >= 0) {
+			return false
+		}
+	}
+	return 0 < len(s) && len(s) <= 128
+}
+
+// randomHex returns n random bytes in hexadecimal. The ids tell requests
+// apart; nobody gains by guessing one, so that the fast generator will do.
+func randomHex(n int) string {
+	b := make([]byte, n)
+	for i := 0; i < n; i += 8 {
+		for j, bits := i, rand.Uint64(); j < min(i+8, n); j, bits = j+1, bits>>8 {
+			b[j] = byte(bits)
+		}
+	}
+	return hex.EncodeToString(b)
+}
+
+// trace is the request's place in a W3C trace (Trace Context §3.2).
+type trace struct {
+	traceID, parentID, flags string
+	extended                 bool // a trusted proxy began it
+}
+
+func (t trace) id() string     { return t.traceID }
+func (t trace) parent() string { return "00-" + t.traceID + "-" + t.parentID + "-" + t.flags }
+
+// traceOf extends the trace of a trusted proxy or begins one.
+func traceOf(r *http.Request, trusted bool) trace {
+	t := trace{parentID: randomHex(8), flags: "00"}
+	if lines := r.Header["Traceparent"]; trusted && len(lines) == 1 {
+		if id, flags, ok := parseTraceparent(lines[0]); ok {
+			t.traceID, t.flags, t.extended = id, flags, true
+			return t
+		}
+	}
+	t.traceID = randomHex(16)
+	return t
+}
+
+// parseTraceparent reads a traceparent of version 00, or the first four fields
+// of a later one (§3.2.4).
+func parseTraceparent(s string) (traceID, flags string, ok bool) {
+	fields := strings.Split(s, "-")
+	if len(fields) < 4 || len(fields[0]) != 2 || fields[0] == "ff" || fields[0] == "00" && len(fields) != 4 {
+		return "", "", false
+	}
+	version, traceID, parentID, flags := fields[0], fields[1], fields[2], fields[3]
+	if len(traceID) != 32 || len(parentID) != 16 || len(flags) != 2 || strings.Trim(version+traceID+parentID+flags, "0123456789abcdef") != "" {
+		return "", "", false
+	}
+	if strings.Trim(traceID, "0") == "" || strings.Trim(parentID, "0") == "" {
+		return "", "", false
+	}
+	return traceID, flags, true
+}
