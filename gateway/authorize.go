@@ -68,6 +68,36 @@ func (f *foundToken) sameOrigin(r *http.Request) error {
 	return nil
 }
 
+// mark changes the response to a token that stood elsewhere than in
+// Authorization. Shared caches know that header (RFC 9111 §3.5) and no other,
+// so they are told (RFC 6750 §2.3). And a browser that offered subprotocols
+// fails the WebSocket unless one is chosen: where the backend chose none, the
+// marker is.
+func (f *foundToken) mark(res *http.Response) {
+	if f.source == token.Source(token.Bearer) {
+		return
+	}
+	var directives []string
+	private := false
+	for directive := range strings.SplitSeq(strings.Join(res.Header["Cache-Control"], ","), ",") {
+		name, _, _ := strings.Cut(strings.ToLower(strings.TrimSpace(directive)), "=")
+		switch name {
+		case "", "public", "s-maxage":
+			continue
+		case "private", "no-store":
+			private = private || !strings.Contains(directive, "=")
+		}
+		directives = append(directives, strings.TrimSpace(directive))
+	}
+	if !private {
+		directives = append(directives, "private")
+	}
+	res.Header["Cache-Control"] = []string{strings.Join(directives, ", ")}
+	if ws, ok := f.source.(token.WebSocketProtocol); ok && res.StatusCode == http.StatusSwitchingProtocols && res.Header["Sec-Websocket-Protocol"] == nil {
+		res.Header["Sec-Websocket-Protocol"] = []string{ws.Marker}
+	}
+}
+
 // authorize decides whether the token may do what the route asks.
 func (rt *builtRoute) authorize(v *token.Verified) error {
 	privileges := v.Privileges

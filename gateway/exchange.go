@@ -31,12 +31,12 @@ type exchange struct {
 	requestID string
 	trace     trace
 
-	route       *builtRoute // nil until one matched
-	path        string      // the canonical escaped path
-	verified    *token.Verified
-	headers     []inject.Header
-	removeToken func(*http.Request)
-	refused     *refusal // nil if the request was forwarded
+	route    *builtRoute // nil until one matched
+	path     string      // the canonical escaped path
+	verified *token.Verified
+	headers  []inject.Header
+	found    *foundToken // nil where no token was read
+	refused  *refusal    // nil if the request was forwarded
 }
 
 func (g *Gateway) begin(s *snapshot, w http.ResponseWriter, r *http.Request) *exchange {
@@ -145,19 +145,25 @@ func (x *exchange) claimHeaders() (err error) {
 }
 
 func (x *exchange) forward() error {
-	return x.route.upstream.Forward(x.w, x.r, upstream.Call{
+	call := upstream.Call{
 		Path:        x.route.stripPrefix(x.path),
 		Strip:       x.snapshot.inject,
 		Headers:     x.headers,
 		Trusted:     x.trusted,
-		RemoveToken: x.removeToken,
 		RequestID:   x.requestID,
 		Traceparent: x.trace.parent(),
 		KeepState:   x.trace.extended,
 		Timeout:     x.route.timeout,
 		IdleTimeout: x.route.idleTimeout,
 		ErrorLog:    x.gateway.errorLog,
-	})
+	}
+	if x.found != nil {
+		if !x.route.forwardToken {
+			call.Request = x.found.source.Remove
+		}
+		call.Response = x.found.mark
+	}
+	return x.route.upstream.Forward(x.w, x.r, call)
 }
 
 // maxLogged bounds what a caller can write into one field of a log line.

@@ -36,18 +36,18 @@ func (x *exchange) serve() error {
 	if rt.public {
 		return x.forward()
 	}
-	found, err := rt.findToken(x.r)
-	if err != nil {
+	var err error
+	if x.found, err = rt.findToken(x.r); err != nil {
 		return err
 	}
-	if found == nil && !rt.optional {
+	if x.found == nil && !rt.optional {
 		return token.Errorf(token.MissingToken, "no token in %s", rt.sourceNames())
 	}
-	if found != nil {
-		if err := found.sameOrigin(x.r); err != nil {
+	if x.found != nil {
+		if err := x.found.sameOrigin(x.r); err != nil {
 			return err
 		}
-		if x.verified, err = found.issuers.Verify(x.r.Context(), found.raw); err != nil {
+		if x.verified, err = x.found.issuers.Verify(x.r.Context(), x.found.raw); err != nil {
 			return err
 		}
 		if err := x.snapshot.revoked(x.r.Context(), x.verified); err != nil {
@@ -64,9 +64,6 @@ func (x *exchange) serve() error {
 		}
 		if err := x.claimHeaders(); err != nil {
 			return err
-		}
-		if !rt.forwardToken {
-			x.removeToken = found.source.Remove
 		}
 	}
 	return x.forward()

@@ -30,9 +30,9 @@ routes:
 	}{
 		{"audiences:", "audience:", []string{"routes.yaml:4:5", "audiences"}},
 		{"privileges:", "priviledges:", []string{"routes.yaml:7:5", "privileges"}},
-		{"    audiences: [https://api.example.com]\n", "", []string{"routes.yaml:3:", "audiences"}},
+		{"    audiences: [https://api.example.com]\n", "", []string{"routes.yaml:2:", "audiences"}},
 		{"https://id", "http://id", []string{"routes.yaml:3:13", "https"}},
-		{"GET /heroes", "GTE heroes", []string{"routes.yaml:6:12"}},
+		{"{id}", "{id", []string{"routes.yaml:6:12"}},
 		{"http://127.0.0.1:9000", "heroes", []string{"routes.yaml:8:15", "heroes"}},
 		{"[READ_HEROES]", "[]\n    publik: true", []string{"routes.yaml:8:5", "public"}},
 		{"routes:", "routes: []\nroutes:", []string{"routes.yaml:6:1"}},

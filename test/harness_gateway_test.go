@@ -1,6 +1,7 @@
 package test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -67,7 +68,7 @@ func startWith(t *testing.T, args []string, yaml string, files ...file) *gateway
 func (g *gateway) write(t *testing.T, yaml string) {
 	t.Helper()
 	addresses := fmt.Sprintf("listen: %s\n  status: %s", g.listen, g.status)
-	if !strings.Contains(yaml, "ADDRESSES") {
+	if !strings.Contains(yaml, "server:\n") {
 		yaml = "server:\n  ADDRESSES\n" + strings.TrimLeft(yaml, "\n")
 	}
 	write(t, g.config, fill(yaml, "ADDRESSES", addresses))
@@ -133,7 +134,9 @@ func (g *gateway) peak(t *testing.T) int {
 // exit status and all that it printed, which must hold no token.
 func command(t *testing.T, stdin string, args ...string) (status int, printed string) {
 	t.Helper()
-	cmd := exec.Command(binary, args...)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Stdin = strings.NewReader(stdin)
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError

@@ -35,7 +35,7 @@ func TestRealIdentityProvider(t *testing.T) {
 	get := func(token string) answer { return g.do(t, "GET /heroes/1", bearer(token)) }
 
 	// Down at start: nobody can tell whether this token is genuine.
-	unknowable := newSigner(t, "RS256", "RS256-1").sign(t, claims{"iss": o.URL, "aud": audience, "exp": 1 << 40})
+	unknowable := newSigner(t, "RS256", "RS256-1").sign(t, claims{"iss": o.URL, "aud": audience, "exp": 4102444800})
 	a := get(unknowable)
 	a.refused(t, http.StatusServiceUnavailable, "issuer_unavailable")
 	if a.header.Get("Retry-After") == "" {

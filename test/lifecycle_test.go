@@ -72,7 +72,7 @@ func TestReloadCannotMoveTheListener(t *testing.T) {
 	b := newBackend(t)
 	g := start(t, fill(oneRoute, "BACKEND", b.URL))
 	elsewhere := freeAddress(t)
-	g.reload(t, fill("server:\n  listen: ELSEWHERE\n  status: STATUS # instead of ADDRESSES\n"+oneRoute, "ELSEWHERE", elsewhere, "STATUS", g.status, "ADDRESSES", "these", "BACKEND", b.URL))
+	g.reload(t, fill("server:\n  listen: ELSEWHERE\n  status: STATUS\n"+oneRoute, "ELSEWHERE", elsewhere, "STATUS", g.status, "BACKEND", b.URL))
 	g.output.says(t, elsewhere)
 	g.do(t, "GET /one").is(t, http.StatusOK)
 }

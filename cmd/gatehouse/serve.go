@@ -38,8 +38,10 @@ the grace, then the exit status is 0. Logs are JSON on standard error.`,
 		if err != nil {
 			return err
 		}
-		reloaded := reloadOnHangup(c.Context(), log, g, *file)
-		err = g.Serve(c.Context(), nil, nil)
+		ctx, stop := context.WithCancel(c.Context())
+		reloaded := reloadOnHangup(ctx, log, g, *file)
+		err = g.Serve(ctx, nil, nil)
+		stop()
 		<-reloaded
 		if closed := g.Close(); err == nil {
 			err = closed

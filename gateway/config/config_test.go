@@ -1,12 +1,17 @@
 package config
 
 import (
+	"fmt"
+	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // env is the environment of all tests.
@@ -16,18 +21,19 @@ func env(name string) (string, bool) {
 		"EMPTY":  "",
 		"PORT":   "9009",
 		"BYTES":  "4096",
+		"YES":    "true",
 		"KEY":    "-----BEGIN PUBLIC KEY-----",
 	}[name]
 	return value, ok
 }
 
-// Each file of testdata/fault is wrong in one way, and ends with the faults
-// that it must give, no more and no fewer, as "# want: LINE:COLUMN: message".
-// UPDATE=1 writes what it gives now; read the difference.
-func TestFaults(t *testing.T) {
-	files, err := filepath.Glob("testdata/fault/*.yaml")
-	if err != nil || len(files) < 90 {
-		t.Fatalf("%d files, %v", len(files), err)
+// wants runs f over the files of a directory, each with what it is to say in
+// comments at its end: "# want: LINE:COLUMN: message". It must say that, no
+// more and no less. UPDATE=1 writes what is said now; read the difference.
+func wants(t *testing.T, dir string, f func(t *testing.T, file string, body []byte) []Fault) {
+	files, err := filepath.Glob(dir + "/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no files in %s: %v", dir, err)
 	}
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
@@ -36,18 +42,12 @@ func TestFaults(t *testing.T) {
 				t.Fatal(err)
 			}
 			body, _, _ := strings.Cut(string(data), "# want: ")
-			var want []string
+			var want, got []string
 			for _, m := range regexp.MustCompile(`(?m)^# want: (.*)$`).FindAllStringSubmatch(string(data), -1) {
 				want = append(want, m[1])
 			}
-			cfg, warnings, err := Parse(file, []byte(body), Options{Env: env})
-			faults, ok := err.(Faults)
-			if !ok || cfg != nil || warnings != nil {
-				t.Fatalf("got %v, %v and the error %v, want only faults", cfg, warnings, err)
-			}
-			var got []string
-			for _, f := range faults {
-				got = append(got, strings.TrimPrefix(f.Error(), file+":"))
+			for _, fault := range f(t, file, []byte(body)) {
+				got = append(got, strings.TrimPrefix(fault.Error(), file+":"))
 			}
 			if os.Getenv("UPDATE") != "" {
 				for _, g := range got {
@@ -56,16 +56,509 @@ func TestFaults(t *testing.T) {
 				if err := os.WriteFile(file, []byte(body), 0o644); err != nil {
 					t.Fatal(err)
 				}
-			} else if !slices.Equal(got, want) {
+			} else if !slices.Equal(got, want) || len(got) == 0 {
 				t.Errorf("got\n  %s\nwant\n  %s", strings.Join(got, "\n  "), strings.Join(want, "\n  "))
-			}
-			for _, g := range got {
-				for _, secret := range []string{"horse", "hidden", "hunter2"} {
-					if strings.Contains(g, secret) {
-						t.Errorf("the fault shows a secret: %s", g)
-					}
-				}
 			}
 		})
 	}
+}
+
+// Each file of testdata/fault is wrong in one way.
+func TestFaults(t *testing.T) {
+	wants(t, "testdata/fault", func(t *testing.T, file string, body []byte) []Fault {
+		cfg, warnings, err := Parse(file, body, Options{Env: env})
+		faults, ok := err.(Faults)
+		if !ok || cfg != nil || warnings != nil {
+			t.Fatalf("got %v, %v and the error %v, want only faults", cfg, warnings, err)
+		}
+		for _, fault := range faults {
+			for _, secret := range []string{"horse", "hidden", "hunter2", "1234567890123"} {
+				if strings.Contains(fault.Message, secret) {
+					t.Errorf("a fault shows a secret: %v", fault)
+				}
+			}
+		}
+		return faults
+	})
+}
+
+// Each file of testdata/warning is right, and yet probably not what was meant.
+func TestWarnings(t *testing.T) {
+	wants(t, "testdata/warning", func(t *testing.T, file string, body []byte) []Fault {
+		_, warnings, err := Parse(file, body, Options{Env: env})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return warnings
+	})
+}
+
+// load reads a file of testdata/ok, with which nothing is wrong.
+func load(t *testing.T, file string) *Config {
+	t.Helper()
+	cfg, warnings, err := Load(file, Options{Env: env})
+	if err != nil || len(warnings) > 0 {
+		t.Fatalf("%s: %v, warnings %v", file, err, warnings)
+	}
+	return cfg
+}
+
+func TestOK(t *testing.T) {
+	files, err := filepath.Glob("testdata/ok/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no files: %v", err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) { load(t, file) })
+	}
+}
+
+func equal(t *testing.T, what string, got, want any) {
+	t.Helper()
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%s is\n%+v, want\n%+v", what, got, want)
+	}
+}
+
+func mustURL(t *testing.T, s string) *url.URL {
+	t.Helper()
+	u, err := url.Parse(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+func TestDefaults(t *testing.T) {
+	cfg := load(t, "testdata/ok/smallest.yaml")
+	main := &Issuer{
+		Name:           "main",
+		Issuer:         "https://id.example.com",
+		Audiences:      []string{"https://api.example.com"},
+		Algorithms:     []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"},
+		Leeway:         30 * time.Second,
+		PrivilegesFrom: []ClaimSource{{Claim: "privileges"}},
+		TokenFrom:      []TokenSource{{Header: "Authorization", Prefix: "Bearer"}},
+		JWKS:           JWKS{Refresh: 10 * time.Minute, MinRefreshInterval: 30 * time.Second, MaxStale: 24 * time.Hour},
+	}
+	cfg.source = source{}
+	equal(t, "the configuration", cfg, &Config{
+		Version:   1,
+		Server:    Server{Listen: ":8080"},
+		Issuers:   map[string]*Issuer{"main": main},
+		Headers:   Headers{Prefix: "x-jwt-", MaxBytes: 8192},
+		Limits:    map[string]*Limit{},
+		Upstreams: map[string]*Upstream{},
+		Defaults:  Defaults{Timeout: 10 * time.Second, IdleTimeout: time.Minute},
+		Routes: []*Route{{
+			Name:        "GET /heroes/{id}",
+			Match:       Match{Methods: []string{"GET"}, Path: "/heroes/{id}"},
+			Issuers:     []*Issuer{main},
+			All:         []string{"READ_HEROES"},
+			Upstream:    &Upstream{"http://127.0.0.1:9000", []*url.URL{mustURL(t, "http://127.0.0.1:9000")}},
+			Timeout:     10 * time.Second,
+			IdleTimeout: time.Minute,
+		}},
+	})
+	if cfg.Revocation.Enabled() {
+		t.Error("revocation is on, though the file does not ask for it")
+	}
+}
+
+func TestDefaultsOfSections(t *testing.T) {
+	cfg := parse(t, `
+redis:
+  url: redis://127.0.0.1:6379
+revocation: {}
+issuers:
+  a:
+    issuer: none
+    audiences: any
+    max_lifetime: 1h
+    secret: 0123456789abcdef0123456789abcdef
+limits:
+  a:
+    key: [ip]
+    rate: 7/1m30s
+routes:
+  - match: /
+    privileges: []
+    limits: [a]
+    upstream: http://127.0.0.1:9000
+`)
+	equal(t, "revocation", cfg.Revocation, Revocation{Check: []string{"jti", "sid", "sub", "client_id"}, OnError: "deny"})
+	equal(t, "the algorithms beside a secret", cfg.Issuers["a"].Algorithms, []string{"HS256"})
+	equal(t, "the limit", cfg.Limits["a"], &Limit{Name: "a", Key: []string{"ip"}, Rate: Rate{7, 90 * time.Second}, Burst: 7})
+}
+
+func parse(t *testing.T, text string) *Config {
+	t.Helper()
+	cfg, _, err := Parse("test.yaml", []byte(text), Options{Env: env})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+func TestWhole(t *testing.T) {
+	cfg := load(t, "testdata/ok/whole.yaml")
+	equal(t, "server", cfg.Server, Server{
+		Listen: "0.0.0.0:8443", Status: "[::1]:9902",
+		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")},
+	})
+	equal(t, "redis", cfg.Redis, Redis{"rediss://user:password@redis.example.com:6380/2"})
+	equal(t, "revocation", cfg.Revocation, Revocation{Check: []string{"jti", "sub"}, OnError: "allow"})
+	equal(t, "headers", cfg.Headers, Headers{
+		Prefix: "x-auth-user-",
+		Claims: map[string]HeaderClaim{
+			"id":    {Claim: "sub"},
+			"roles": {Claim: "realm_access.roles", Type: "list"},
+			"email": {Claim: "email", Header: "X-User-Email"},
+		},
+		MaxBytes: 4096,
+	})
+	perUser := &Limit{Name: "per_user", Key: []string{"claim:sub", "route"}, Rate: Rate{100, time.Minute}, Burst: 20}
+	perIP := &Limit{Name: "per_ip", Key: []string{"ip"}, Rate: Rate{50, time.Second}, Burst: 50}
+	equal(t, "limits", cfg.Limits, map[string]*Limit{"per_user": perUser, "per_ip": perIP})
+	heroes := &Upstream{"heroes", []*url.URL{mustURL(t, "http://127.0.0.1:9001"), mustURL(t, "https://heroes.example.com/base")}}
+	bare := &Upstream{"http://127.0.0.1:9003/base/", []*url.URL{mustURL(t, "http://127.0.0.1:9003/base/")}}
+	equal(t, "upstreams", cfg.Upstreams, map[string]*Upstream{"heroes": heroes})
+	equal(t, "defaults", cfg.Defaults, Defaults{[]string{"main"}, []string{"per_ip"}, 5 * time.Second, 2 * time.Minute})
+
+	jwks := JWKS{Refresh: 10 * time.Minute, MinRefreshInterval: 30 * time.Second, MaxStale: 24 * time.Hour}
+	privileges := []ClaimSource{{Claim: "privileges"}}
+	bearer := TokenSource{Header: "Authorization", Prefix: "Bearer"}
+	main := &Issuer{
+		Name: "main", Issuer: "https://id.example.com", Audiences: []string{"https://api.example.com", "heroes"},
+		Algorithms: []string{"ES256", "EdDSA"},
+		PrivilegesFrom: []ClaimSource{
+			{Claim: "realm_access.roles"}, {Claim: "scope", Prefix: "scope:"}, {Claim: "/https:~1~1x.example~1roles", Prefix: "x:"},
+		},
+		TokenFrom:   []TokenSource{bearer, {Header: "X-Token", Prefix: "Token"}, {Header: "X-Bare"}, {Cookie: "session"}, {Query: "access_token"}},
+		JWKS:        JWKS{"https://id.example.com/keys?tenant=a", 5 * time.Minute, 10 * time.Second, time.Hour},
+		MaxLifetime: 24 * time.Hour,
+		MayGrant:    []string{"CREATE_HERO", "READ_HEROES", "scope:heroes"},
+		IgnoreCnf:   true,
+	}
+	local := &Issuer{
+		Name: "local", Issuer: "http://idp.internal:9000/realm", Insecure: true, Algorithms: publicKeyAlgorithms, Leeway: 30 * time.Second, MaxLifetime: time.Hour,
+		PrivilegesFrom: privileges, TokenFrom: []TokenSource{bearer}, JWKS: jwks, MayGrant: []string{"READ_HEROES"},
+	}
+	seed := &Issuer{
+		Name: "seed", Algorithms: publicKeyAlgorithms, Leeway: 30 * time.Second, MaxLifetime: time.Hour,
+		Keys:           []Key{{File: "testdata/ok/keys/public.pem"}, {File: "/etc/gatehouse/public.pem"}, {Text: "-----BEGIN PUBLIC KEY-----"}},
+		PrivilegesFrom: []ClaimSource{{Claim: "scp"}}, TokenFrom: []TokenSource{bearer}, JWKS: jwks,
+	}
+	node := &Issuer{
+		Name: "node", Issuer: "heroes-auth", Secret: "0123456789abcdef0123456789abcdef0123456789abcdef", Algorithms: []string{"HS256", "HS384"},
+		Leeway: 30 * time.Second, MaxLifetime: time.Hour, PrivilegesFrom: privileges, TokenFrom: []TokenSource{bearer}, JWKS: jwks,
+	}
+	equal(t, "issuers", cfg.Issuers, map[string]*Issuer{"main": main, "local": local, "seed": seed, "node": node})
+
+	want := []*Route{{
+		Name: "create-hero", Match: Match{[]string{"POST", "PUT"}, "heroes.example.com", "/heroes-service/hero"},
+		Issuers: []*Issuer{main}, All: []string{"CREATE_HERO"}, Limits: []*Limit{perUser, perIP}, Upstream: heroes,
+		StripPrefix: "/heroes-service", ForwardToken: true, EncodedSlash: true, Timeout: time.Minute, IdleTimeout: time.Hour,
+	}, {
+		Name: "GET,HEAD heroes.example.com/heroes/{id}/{rest...}", Match: Match{[]string{"GET", "HEAD"}, "heroes.example.com", "/heroes/{id}/{rest...}"},
+		Issuers: []*Issuer{main, local}, All: []string{"READ_HEROES"}, Any: []string{"scope:heroes", "CREATE_HERO"},
+		Limits: []*Limit{perIP}, Upstream: bare, Timeout: 5 * time.Second, IdleTimeout: 2 * time.Minute,
+	}, {
+		Name: "/seed/{$}", Match: Match{Path: "/seed/{$}"},
+		Issuers: []*Issuer{seed}, Limits: []*Limit{perIP}, Upstream: bare, Timeout: 5 * time.Second, IdleTimeout: 2 * time.Minute,
+	}, {
+		Name: "/node/", Match: Match{Path: "/node/"}, Optional: true,
+		Issuers: []*Issuer{node}, Limits: []*Limit{perIP}, Upstream: heroes, Timeout: 5 * time.Second, IdleTimeout: 2 * time.Minute,
+	}, {
+		Name: "/healthz", Match: Match{Path: "/healthz"}, Public: true,
+		Limits: []*Limit{perIP}, Upstream: heroes, Timeout: 5 * time.Second, IdleTimeout: 2 * time.Minute,
+	}}
+	if len(cfg.Routes) != len(want) {
+		t.Fatalf("%d routes, want %d", len(cfg.Routes), len(want))
+	}
+	for i := range want {
+		equal(t, fmt.Sprintf("routes[%d]", i), cfg.Routes[i], want[i])
+	}
+	if cfg.Routes[1].Upstream != cfg.Routes[2].Upstream {
+		t.Error("two routes with one URL do not share their upstream")
+	}
+	if cfg.Routes[0].Limits[1] != cfg.Limits["per_ip"] || cfg.Routes[0].Issuers[0] != cfg.Issuers["main"] || cfg.Routes[0].Upstream != cfg.Upstreams["heroes"] {
+		t.Error("a route refers to copies")
+	}
+}
+
+// whole.yaml shows every key, so that the tests above miss none.
+func TestWholeIsWhole(t *testing.T) {
+	data, err := os.ReadFile("testdata/ok/whole.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range keysOf(reflect.TypeFor[fileConfig](), nil) {
+		if key != "max_stale" && !regexp.MustCompile(`\b`+key+`:`).Match(data) {
+			t.Errorf("the key %q is not in whole.yaml", key)
+		}
+	}
+}
+
+// keysOf returns the keys of t and of all types in it.
+func keysOf(t reflect.Type, keys []string) []string {
+	switch t.Kind() {
+	case reflect.Pointer, reflect.Slice, reflect.Map:
+		return keysOf(t.Elem(), keys)
+	case reflect.Struct:
+		for i := range t.NumField() {
+			if key := t.Field(i).Tag.Get("yaml"); key != "" {
+				keys = keysOf(t.Field(i).Type, append(keys, key))
+			}
+		}
+	}
+	return keys
+}
+
+// reference puts one value where any text may stand, and returns what was read.
+func reference(dir, value string) (string, error) {
+	cfg, _, err := Parse(filepath.Join(dir, "routes.yaml"), []byte(`
+routes:
+  - name: `+value+`
+    match: /
+    public: true
+    upstream: http://127.0.0.1:9000
+`), Options{Env: env})
+	if err != nil {
+		return "", err
+	}
+	return cfg.Routes[0].Name, nil
+}
+
+func TestSubstitution(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"secret": "from a file\n", "windows": "from a file\r\n", "two": "one\n\n", "bare": "bare",
+		"dollar": "${env:SECRET} $$", "long": strings.Repeat("a", 1<<20+1),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for value, want := range map[string]string{
+		"${env:SECRET}":                 "correct horse battery staple",
+		`"${env:SECRET}"`:               "correct horse battery staple",
+		"'a ${env:PORT} b ${env:PORT}'": "a 9009 b 9009",
+		"${env:PORT}":                   "9009",
+		"${env:NOT_SET:-fallback: yes}": "", // the colon and the space make it a YAML map
+		"${env:NOT_SET:-fallback}":      "fallback",
+		"${env:NOT_SET:-a:-b}":          "a:-b",
+		"${env:EMPTY:-fallback}":        "fallback",
+		"${env:SECRET:-fallback}":       "correct horse battery staple",
+		"x${env:EMPTY}":                 "x",
+		"x${env:NOT_SET:-}":             "x",
+		"${env:EMPTY}":                  "", // an empty name
+		"${env:NOT_SET}":                "",
+		"${file:secret}":                "from a file",
+		"${file:windows}":               "from a file",
+		"${file:bare}":                  "bare",
+		"${file:" + dir + "/bare}":      "bare",
+		"${file:dollar}":                "${env:SECRET} $$",
+		"${file:long}":                  "",
+		"${file:none}":                  "",
+		"${file:two}":                   "", // a name with a newline
+		"a$b $ $1 (c) $":                "a$b $ $1 (c) $",
+		"$$":                            "$",
+		"$${env:SECRET}":                "${env:SECRET}",
+		"$$$${env:PORT}":                "$${env:PORT}",
+		"$$${env:PORT}":                 "$9009",
+		"${ENV:SECRET}":                 "",
+		"${env:1}":                      "",
+		"${env:}":                       "",
+		"${}":                           "",
+		"${":                            "",
+		"${env:A:-${env:SECRET}}":       "",
+	} {
+		got, err := reference(dir, value)
+		if got != want || (err == nil) != (want != "") {
+			t.Errorf("%s gives %q, %v; want %q", value, got, err, want)
+		}
+		if err != nil && strings.Contains(err.Error(), "horse") {
+			t.Errorf("%s: the fault shows what was put in: %v", value, err)
+		}
+	}
+}
+
+// A reference may stand for numbers and truth values, but never for a key.
+func TestSubstitutionOfTypes(t *testing.T) {
+	cfg := parse(t, `
+server:
+  listen: "127.0.0.1:${env:PORT}"
+headers:
+  max_bytes: ${env:BYTES}
+routes:
+  - match: /
+    public: ${env:YES}
+    timeout: ${env:NOT_SET:-3s}
+    upstream: http://127.0.0.1:${env:PORT}
+`)
+	if cfg.Server.Listen != "127.0.0.1:9009" || cfg.Headers.MaxBytes != 4096 || !cfg.Routes[0].Public || cfg.Routes[0].Timeout != 3*time.Second || cfg.Routes[0].Upstream.Targets[0].Port() != "9009" {
+		t.Errorf("got %+v", cfg)
+	}
+	for text, want := range map[string]string{
+		"headers:\n  max_bytes: ${env:SECRET}":                              `x:2:14: headers.max_bytes is "${env:SECRET}"; want a whole number above 0, without quotes`,
+		"headers:\n  max_bytes: ${env:EMPTY}":                               `x:2:14: headers.max_bytes is "${env:EMPTY}"; want a whole number above 0, without quotes`,
+		"${env:YES}: 1":                                                     `x:1:1: unknown key "${env:YES}" in the file; known here: `,
+		"defaults:\n  timeout: ${env:PORT}":                                 `x:2:12: defaults.timeout is "${env:PORT}"; want a duration`,
+		"server:\n  trusted_proxies:\n    - 1.2.3.4/8\n    - ${env:SECRET}": `x:4:7: server.trusted_proxies[1] is "${env:SECRET}": want a network`,
+	} {
+		if _, _, err := Parse("x", []byte(text), Options{Env: env}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s gives\n%v, want\n%s", text, err, want)
+		}
+	}
+}
+
+func TestEnvironmentOfTheProcess(t *testing.T) {
+	t.Setenv("GATEHOUSE_TEST_NAME", "from the process")
+	cfg, _, err := Parse("x", []byte("routes:\n  - name: ${env:GATEHOUSE_TEST_NAME}\n    match: /\n    public: true\n    upstream: http://127.0.0.1:9000"), Options{})
+	if err != nil || cfg.Routes[0].Name != "from the process" {
+		t.Errorf("got %v, %v", cfg, err)
+	}
+}
+
+// Faults that are found later stand where the value stands.
+func TestPositions(t *testing.T) {
+	cfg := load(t, "testdata/ok/whole.yaml")
+	data, err := os.ReadFile("testdata/ok/whole.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(string(data), "\n")
+	for path, want := range map[string]string{
+		"version":                         "1",
+		"server.trusted_proxies[1]":       `"fd00::/8"]`,
+		"issuers":                         "issuers:",
+		"issuers.main":                    "main:",
+		"issuers.main.audiences[1]":       "heroes]",
+		"issuers.main.jwks.uri":           "https://id.example.com/keys?tenant=a",
+		"issuers.main.privileges_from[2]": "claim: /https:~1~1x.example~1roles",
+		"issuers.seed.keys[1].file":       "/etc/gatehouse/public.pem",
+		"issuers.seed.keys[1].nothing":    "file: /etc/gatehouse/public.pem",
+		"issuers.seed.token_from[0]":      "header",
+		"headers.claims.email.header":     "x-user-email",
+		"limits.per_ip.rate":              "50/1s",
+		"limits.per_ip.key[0]":            "ip",
+		"routes":                          "routes:",
+		"routes[3].upstream":              "heroes",
+		"routes[0].match.host":            "POST,PUT Heroes.Example.com/heroes-service/hero",
+		"routes[1].match.host":            "heroes.example.com",
+		"routes[1].privileges.any[1]":     "CREATE_HERO]",
+		"routes[0].privileges.all[0]":     "[CREATE_HERO]",
+		"routes[99].upstream":             "routes:",
+		"nothing.of.the.kind":             "version: 1",
+	} {
+		p := cfg.At(path)
+		if p.File != "testdata/ok/whole.yaml" || p.Line == 0 {
+			t.Errorf("%s is at %v", path, p)
+		} else if got := lines[p.Line-1][p.Column-1:]; got != want {
+			t.Errorf("%s is at %v: %q, want %q", path, p, got, want)
+		}
+	}
+	equal(t, "the fault", cfg.Faultf("routes[3].upstream", "is %s", "down").Error(), "testdata/ok/whole.yaml:121:15: is down")
+	equal(t, "the position in no file", new(Config).At("routes[0]"), Pos{})
+}
+
+// What gateway code finds wrong with a value may quote it, secret or not.
+func TestFaultfMasks(t *testing.T) {
+	cfg := parse(t, `
+redis:
+  url: redis://:${env:PORT}x@127.0.0.1:6379
+revocation: {}
+routes:
+  - name: ${env:SECRET}
+    match: /
+    public: true
+    upstream: http://127.0.0.1:9000
+`)
+	for path, want := range map[string]string{
+		"routes[0].name": `bad "${env:SECRET}" 9009`,
+		"routes[0]":      `bad "${env:SECRET}" 9009`,
+		"redis.url":      `bad "correct horse battery staple" ${env:PORT}`,
+		"server":         `bad "correct horse battery staple" 9009`,
+	} {
+		equal(t, path, cfg.Faultf(path, "bad %q %d", "correct horse battery staple", 9009).Message, want)
+	}
+}
+
+func TestLoadErrors(t *testing.T) {
+	if _, _, err := Load(filepath.Join(t.TempDir(), "none.yaml"), Options{}); !os.IsNotExist(err) {
+		t.Errorf("a file that is not there gives %v", err)
+	}
+	long := filepath.Join(t.TempDir(), "long.yaml")
+	if err := os.WriteFile(long, []byte("#"+strings.Repeat("a", MaxBytes)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := Load(long, Options{}); err == nil || err.Error() != long+":1:1: the file is longer than 4 MiB" {
+		t.Errorf("a long file gives %v", err)
+	}
+}
+
+// Ten thousand routes load, and as many faults are all told.
+func TestManyRoutes(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("issuers:\n  main:\n    issuer: https://id.example.com\n    audiences: any\nupstreams:\n")
+	for i := range 10_000 {
+		fmt.Fprintf(&b, "  u%05d:\n    targets: [http://127.0.0.1:9000]\n", i)
+	}
+	b.WriteString("routes:\n")
+	for i := range 10_000 {
+		fmt.Fprintf(&b, "  - match: GET /service-%d/{id}/{rest...}\n    privileges: [READ_%d]\n    upstream: u%05d\n", i, i, i)
+	}
+	cfg := parse(t, b.String())
+	if len(cfg.Routes) != 10_000 || cfg.Routes[9_999].All[0] != "READ_9999" {
+		t.Errorf("%d routes", len(cfg.Routes))
+	}
+	_, _, err := Parse("x", []byte(strings.ReplaceAll(b.String(), "upstream: u", "upstream: v")), Options{})
+	if faults, ok := err.(Faults); !ok || len(faults) != 10_000 {
+		t.Errorf("%d faults, want 10000", len(faults))
+	}
+}
+
+func TestPattern(t *testing.T) {
+	for _, m := range []Match{{nil, "", "/"}, {[]string{"GET"}, "", "/x"}, {[]string{"GET", "PUT"}, "a.example", "/x"}} {
+		cfg := parse(t, "issuers: {a: {issuer: https://a.example, audiences: any}}\nroutes:\n  - match: "+m.Pattern()+"\n    privileges: []\n    upstream: http://127.0.0.1:9000")
+		equal(t, m.Pattern(), cfg.Routes[0].Match, m)
+	}
+}
+
+// Whatever the bytes, there is no panic, and every fault stands in the file.
+func FuzzParse(f *testing.F) {
+	for _, pattern := range []string{"testdata/fault/*.yaml", "testdata/ok/*.yaml", "testdata/warning/*.yaml"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, file := range files {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(data)
+		}
+	}
+	breaks := regexp.MustCompile("\r\n|[\n\r\u0085\u2028\u2029]")
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if strings.Contains(string(data), "file:") {
+			return // it could name any file of this machine
+		}
+		cfg, warnings, err := Parse("x.yaml", data, Options{Env: env})
+		if (cfg == nil) != (err != nil) {
+			t.Fatalf("%v and %v", cfg, err)
+		}
+		faults, _ := err.(Faults)
+		if err != nil && len(faults) == 0 {
+			t.Fatalf("the error is %#v", err)
+		}
+		lines := len(breaks.FindAll(data, -1)) + 1
+		for _, fault := range append(faults, warnings...) {
+			if fault.File != "x.yaml" || fault.Line < 1 || fault.Line > lines || fault.Column < 1 || fault.Column > len(data)+1 || fault.Message == "" {
+				t.Errorf("%d lines, and a fault at %d:%d: %s", lines, fault.Line, fault.Column, fault.Message)
+			}
+		}
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -101,6 +102,9 @@ func (s *source) Faultf(path, format string, args ...any) Fault {
 			continue
 		}
 		for _, part := range w.parts {
+			if part.value == "" {
+				continue
+			}
 			quoted := strconv.Quote(part.value)
 			message = strings.ReplaceAll(message, part.value, part.reference)
 			message = strings.ReplaceAll(message, quoted[1:len(quoted)-1], part.reference)
@@ -108,6 +112,18 @@ func (s *source) Faultf(path, format string, args ...any) Fault {
 	}
 	return Fault{s.At(path), message}
 }
+
+// quote returns value, which is of that path or of a part of it, in quotes; or,
+// as it may be a secret, the text of the file where something was put into it.
+func (s *source) quote(path, value string) string {
+	if w, ok := around(s.written, path); ok {
+		value = w.text
+	}
+	return strconv.Quote(credentials.ReplaceAllString(value, "//…@"))
+}
+
+// credentials are a user and a password in a URL.
+var credentials = regexp.MustCompile(`//.*@`)
 
 // inOrder returns the keys of m, the map of that path, in the order of the file.
 func inOrder[T any](s *source, path string, m map[string]T) []string {

@@ -62,12 +62,11 @@ func (r *reader) issuerURL(path string, f *fileIssuer) {
 	case !strings.Contains(f.Issuer, "://") && (static || r.has(path+".jwks.uri")):
 		// Nothing is fetched from it, and RFC 7519 §4.1.1 allows any string.
 	default:
-		u, err := plainURL(f.Issuer)
-		if err != nil {
+		if u, err := plainURL(f.Issuer); err != nil {
 			r.fault(at, "%s is %s: %v", at, r.quote(at, f.Issuer), err)
-			return
+		} else {
+			r.secure(at, u, f.Insecure)
 		}
-		r.secure(at, u, f.Insecure)
 	}
 	if at := path + ".jwks.uri"; r.ok(at) && f.JWKS.URI.URL != nil {
 		r.secure(at, f.JWKS.URI.URL, f.Insecure)

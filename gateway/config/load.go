@@ -55,7 +55,7 @@ func Parse(file string, data []byte, o Options) (*Config, []Fault, error) {
 		env:    o.Env,
 		bad:    map[string]bool{},
 		types:  map[reflect.Type]map[string]int{},
-		hints:  1 << 20,
+		hints:  1 << 16,
 	}
 	var f fileConfig
 	r.pos[""] = r.place(root)

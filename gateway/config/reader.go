@@ -5,7 +5,6 @@ import (
 	"iter"
 	"maps"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -68,18 +67,6 @@ func (r *reader) has(path string) bool {
 
 // ok says whether the file has a value of that path with which nothing is wrong so far.
 func (r *reader) ok(path string) bool { return r.has(path) && !r.bad[path] }
-
-// quote returns value, which is of that path or of a part of it, in quotes; or,
-// as it may be a secret, the text of the file where something was put into it.
-func (r *reader) quote(path, value string) string {
-	if w, ok := around(r.written, path); ok {
-		value = w.text
-	}
-	return strconv.Quote(credentials.ReplaceAllString(value, "//…@"))
-}
-
-// credentials are a user and a password in a URL.
-var credentials = regexp.MustCompile(`//.*@`)
 
 func (r *reader) place(n *yaml.Node) Pos { return Pos{r.file, n.Line, n.Column} }
 
@@ -392,8 +379,6 @@ func describe(n *yaml.Node) string {
 		return "a map"
 	case yaml.SequenceNode:
 		return "a list"
-	case yaml.AliasNode:
-		return "an alias"
 	}
 	switch n.ShortTag() {
 	case "!!int", "!!float":
@@ -402,8 +387,6 @@ func describe(n *yaml.Node) string {
 		return "true or false"
 	case "!!timestamp":
 		return "a date"
-	case "!!null":
-		return "empty"
 	}
 	return "a string"
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -123,7 +124,7 @@ func (r *reader) targets(path string, urls []webURL) []*url.URL {
 
 func (r *reader) target(u *url.URL) error {
 	if u.RawQuery != "" || u.ForceQuery {
-		return fmt.Errorf("a target must have no query (?)")
+		return errors.New("a target must have no query (?)")
 	}
 	return checkLiteralPath(u.EscapedPath())
 }
@@ -165,18 +166,17 @@ func unknown[T any](r *reader, kind, path, name string, known map[string]*T) {
 	if near, ok := r.nearest(name, maps.Keys(known)); ok {
 		hint = fmt.Sprintf("; did you mean %q?", near)
 	} else if len(known) > 0 {
-		hint = "; the file has " + listing(known)
+		hint = fmt.Sprintf("; the file has %s", listing(known))
 	}
 	r.fault(path, "unknown %s %s in %s%s", kind, r.quote(path, name), strings.TrimRight(path, "[0123456789]"), hint)
 }
 
-// listing names the first few keys of m.
+// listing names the keys of m, or says how many there are.
 func listing[T any](m map[string]*T) string {
-	names := slices.Sorted(maps.Keys(m))
-	if len(names) > 8 {
-		names = append(names[:8], "…")
+	if len(m) > 8 {
+		return fmt.Sprintf("%d others", len(m))
 	}
-	return strings.Join(names, ", ")
+	return strings.Join(slices.Sorted(maps.Keys(m)), ", ")
 }
 
 func or[T comparable](value, fallback T) T {

@@ -45,9 +45,7 @@ func (r *reader) substitute(s string) (string, []part, error) {
 				return "", nil, err
 			}
 			b.WriteString(value)
-			if value != "" {
-				parts = append(parts, part{s[:end+1], value})
-			}
+			parts = append(parts, part{s[:end+1], value})
 			s = s[end+1:]
 		default:
 			b.WriteByte('$')

@@ -102,7 +102,8 @@ func (c *Config) warnFalls(warn func(path, format string, args ...any)) {
 				continue // both methods are spelt out for this very path
 			}
 			seen = to
-			fallen[to] = append(fallen[to], fmt.Sprintf("%s %s (line %d)", method, r.Match.Host+r.Match.Path, c.At(index("routes", n)+".match").Line))
+			at := index("routes", n) + ".match"
+			fallen[to] = append(fallen[to], fmt.Sprintf("%s on %s (line %d)", method, c.quote(at, r.Match.Host+r.Match.Path), c.At(at).Line))
 		}
 	}
 	for to, from := range fallen {
@@ -112,7 +113,7 @@ func (c *Config) warnFalls(warn func(path, format string, args ...any)) {
 			from = from[:3]
 		}
 		at := index("routes", to)
-		warn(at+".match", "%s, which asks for %s, answers other methods of paths that are protected better: %s%s; give those methods routes of their own, or leave the method out of the protected match",
+		warn(at+".match", "%s, which asks for %s, answers other methods of better protected paths: %s%s; give those methods routes of their own, or leave the method out of the protected match",
 			at, [...]string{"nothing", "a token only if there is one", "any valid token"}[c.Routes[to].strength()], strings.Join(from, ", "), more)
 	}
 }
@@ -198,18 +199,26 @@ func (t *tree) find(segments []string, method string, routes []*Route) int {
 	return t.next[rest].pick(method, routes)
 }
 
+// pick returns the route of one path: that which names the method, else that
+// of GET for HEAD, else that of every method.
 func (t *tree) pick(method string, routes []*Route) int {
-	every := -1
+	best, fit := -1, 0
 	if t == nil {
-		return every
+		return best
 	}
 	for _, n := range t.routes {
+		r, f := routes[n], 0
 		switch {
-		case len(routes[n].Match.Methods) == 0:
-			every = n
-		case admits(routes[n], method):
-			return n
+		case slices.Contains(r.Match.Methods, method):
+			f = 3
+		case len(r.Match.Methods) > 0 && admits(r, method):
+			f = 2
+		case len(r.Match.Methods) == 0:
+			f = 1
+		}
+		if f > fit {
+			best, fit = n, f
 		}
 	}
-	return every
+	return best
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 	"strconv"
+	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -118,8 +119,8 @@ type Claims struct{ root Value }
 // last of two duplicates win and mend bad UTF-8; each is a way to make two
 // readers of one token disagree.
 func ParseClaims(payload []byte) (Claims, error) {
-	src := string(payload) // one copy; every string without escapes points into it
-	dec := jsontext.NewDecoder(bytes.NewReader(payload))
+	src := string(payload) // one copy; every value without escapes points into it
+	dec := jsontext.NewDecoder(bytes.NewBuffer(payload))
 	root, err := parseValue(dec, src)
 	if err != nil {
 		return Claims{}, err
@@ -134,36 +135,32 @@ func ParseClaims(payload []byte) (Claims, error) {
 }
 
 func parseValue(dec *jsontext.Decoder, src string) (Value, error) {
-	if dec.StackDepth() > MaxDepth {
-		return Value{}, fmt.Errorf("the JSON nests deeper than %d", MaxDepth)
-	}
-	tok, err := dec.ReadToken()
-	if err != nil {
-		return Value{}, syntaxError(err)
-	}
-	switch tok.Kind() {
-	case 'n':
-		return Value{kind: Null}, nil
-	case 't', 'f':
-		return Value{kind: Bool, text: tok.String()}, nil
-	case '0':
-		return Value{kind: Number, text: tok.String()}, nil
-	case '"':
-		return Value{kind: String, text: tok.String()}, nil
-	}
-	start := dec.InputOffset() - 1
 	v := Value{kind: Array}
 	end := jsontext.Kind(']')
-	if tok.Kind() == '{' {
+	switch dec.PeekKind() {
+	case '[':
+	case '{':
 		v.kind, end = Object, '}'
+	default:
+		return parseScalar(dec, src)
 	}
+	if dec.StackDepth() >= MaxDepth {
+		return Value{}, fmt.Errorf("the JSON nests deeper than %d", MaxDepth)
+	}
+	if _, err := dec.ReadToken(); err != nil {
+		return Value{}, syntaxError(err)
+	}
+	start := dec.InputOffset() - 1
 	for dec.PeekKind() != end {
 		if v.kind == Object {
-			name, err := dec.ReadToken()
+			name, err := parseScalar(dec, src)
 			if err != nil {
-				return Value{}, syntaxError(err)
+				return Value{}, err
 			}
-			v.names = append(v.names, name.String())
+			if v.names == nil {
+				v.names, v.items = make([]string, 0, 8), make([]Value, 0, 8)
+			}
+			v.names = append(v.names, name.text)
 		}
 		item, err := parseValue(dec, src)
 		if err != nil {
@@ -176,6 +173,32 @@ func parseValue(dec *jsontext.Decoder, src string) (Value, error) {
 	}
 	v.text = src[start:dec.InputOffset()]
 	return v, nil
+}
+
+// parseScalar reads a value that is no array or object, or an object's name.
+func parseScalar(dec *jsontext.Decoder, src string) (Value, error) {
+	raw, err := dec.ReadValue()
+	if err != nil {
+		return Value{}, syntaxError(err)
+	}
+	end := int(dec.InputOffset())
+	text := src[end-len(raw) : end]
+	switch raw.Kind() {
+	case 'n':
+		return Value{kind: Null}, nil
+	case 't', 'f':
+		return Value{kind: Bool, text: text}, nil
+	case '0':
+		return Value{kind: Number, text: text}, nil
+	}
+	if strings.IndexByte(text, '\\') < 0 {
+		return Value{kind: String, text: text[1 : len(text)-1]}, nil
+	}
+	unquoted, err := jsontext.AppendUnquote(nil, raw)
+	if err != nil {
+		return Value{}, syntaxError(err)
+	}
+	return Value{kind: String, text: string(unquoted)}, nil
 }
 
 // syntaxError keeps what is wrong and where, and drops the offending bytes:

@@ -10,16 +10,24 @@ const redacted = "[redacted token]"
 // Raw is a token as the caller sent it. However it is printed, logged or
 // marshalled it shows only a placeholder, so that no log line can leak a
 // credential; [Raw.Reveal] is the one way to the bytes.
-type Raw struct{ s string }
+//
+// The string stands behind a pointer because fmt cannot call [Raw.Format] on
+// an unexported field of another struct, and would print what stands in it.
+type Raw struct{ s *string }
 
 // NewRaw wraps the token s.
-func NewRaw(s string) Raw { return Raw{s} }
+func NewRaw(s string) Raw { return Raw{&s} }
 
 // Reveal returns the token itself. Never log what it returns.
-func (r Raw) Reveal() string { return r.s }
+func (r Raw) Reveal() string {
+	if r.s == nil {
+		return ""
+	}
+	return *r.s
+}
 
 // Len returns the token's length in bytes.
-func (r Raw) Len() int { return len(r.s) }
+func (r Raw) Len() int { return len(r.Reveal()) }
 
 // String returns a placeholder, never the token.
 func (r Raw) String() string { return redacted }

@@ -45,13 +45,19 @@ func (c Cookie) Remove(r *http.Request) {
 	var lines []string
 	for _, line := range r.Header["Cookie"] {
 		var kept []string
+		found := false
 		for pair := range strings.SplitSeq(line, ";") {
-			if _, ok := c.match(pair); !ok {
+			if _, ok := c.match(pair); ok {
+				found = true
+			} else {
 				kept = append(kept, pair)
 			}
 		}
-		if rest := strings.Trim(strings.Join(kept, ";"), " \t"); rest != "" {
-			lines = append(lines, rest)
+		if found {
+			line = strings.Trim(strings.Join(kept, ";"), " \t")
+		}
+		if line != "" || !found {
+			lines = append(lines, line)
 		}
 	}
 	if lines == nil {

@@ -27,8 +27,8 @@ func (h Header) Find(r *http.Request) (Raw, bool, error) {
 	}
 	value := lines[0]
 	if h.Prefix != "" {
-		scheme, credentials, _ := strings.Cut(value, " ")
-		if !strings.EqualFold(scheme, h.Prefix) {
+		credentials, ok := h.cut(value)
+		if !ok {
 			return Raw{}, false, nil // another scheme, Basic say: not a token of ours
 		}
 		value = strings.TrimLeft(credentials, " ")
@@ -39,8 +39,32 @@ func (h Header) Find(r *http.Request) (Raw, bool, error) {
 	return NewRaw(value), true, nil
 }
 
-// Remove implements [Source].
-func (h Header) Remove(r *http.Request) { delete(r.Header, h.Name) }
+// cut returns what follows the scheme. A tab ends the scheme too: it must not
+// stand there (RFC 9110 §11.4), but a backend might take it for a space and
+// find a token that the gateway did not see.
+func (h Header) cut(value string) (credentials string, ok bool) {
+	end := strings.IndexAny(value, " \t")
+	if end < 0 {
+		end = len(value)
+	}
+	return value[end:], strings.EqualFold(value[:end], h.Prefix)
+}
+
+// Remove implements [Source]. Credentials of another scheme are not the
+// gateway's, so they stay.
+func (h Header) Remove(r *http.Request) {
+	var kept []string
+	for _, value := range r.Header[h.Name] {
+		if _, ours := h.cut(value); h.Prefix != "" && !ours {
+			kept = append(kept, value)
+		}
+	}
+	if kept == nil {
+		delete(r.Header, h.Name)
+		return
+	}
+	r.Header[h.Name] = kept
+}
 
 // String implements [Source].
 func (h Header) String() string { return "header " + h.Name }

@@ -16,6 +16,7 @@ const (
 	maxMisses = 1024             // unknown kids remembered
 	maxWait   = 2 * time.Second  // for a fetch under way
 	maxFetch  = 10 * time.Second // for one answer, from dialling to its last byte
+	backOff   = time.Second      // from a first failed fetch to the next; each further one waits twice as long
 )
 
 // remote keeps the keys that an issuer publishes: one goroutine fetches them,
@@ -26,6 +27,7 @@ type remote struct {
 	keys    *atomic.Pointer[keySet]
 	fetcher fetcher
 	wait    time.Duration // maxWait
+	backOff time.Duration // backOff
 
 	start1 sync.Once
 	stop   context.CancelFunc // set by start
@@ -53,7 +55,7 @@ func newRemote(o *Options, keys *atomic.Pointer[keySet]) (*remote, error) {
 		return nil, err
 	}
 	return &remote{
-		o: o, keys: keys, fetcher: f, wait: maxWait,
+		o: o, keys: keys, fetcher: f, wait: maxWait, backOff: backOff,
 		ended: make(chan struct{}), first: make(chan struct{}), wake: make(chan struct{}, 1),
 		err:    errors.New("not fetched yet"),
 		misses: map[string]time.Time{}, reasons: map[string]bool{},
@@ -156,7 +158,7 @@ func (r *remote) refresh(ctx context.Context, full bool) time.Duration {
 	recovered := err == nil && r.failures > 0
 	r.err = err
 	if err != nil {
-		wait = min(time.Second<<min(r.failures, 20), r.o.MinRefreshInterval)
+		wait = min(r.backOff<<min(r.failures, 20), r.o.MinRefreshInterval)
 		r.failures++
 	} else {
 		r.failures = 0

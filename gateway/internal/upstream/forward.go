@@ -24,17 +24,18 @@ const (
 
 // Call is one request's way to its target.
 type Call struct {
-	Path        string              // the escaped path to ask for; a target's own path is put before it
-	Strip       *inject.Rules       // what is dropped from headers and trailers, both ways
-	Headers     []inject.Header     // set after everything was dropped
-	Trusted     bool                // the peer is a trusted proxy, whose forwarding headers are extended
-	RemoveToken func(*http.Request) // takes the used token out of the outgoing request; may be nil
-	RequestID   string              // X-Request-Id
-	Traceparent string              // W3C Trace Context §3.2
-	KeepState   bool                // tracestate belongs to that traceparent
-	Timeout     time.Duration       // to the response's headers, from when the request is sent whole
-	IdleTimeout time.Duration       // between bytes of either body
-	ErrorLog    *log.Logger         // what httputil has to say after the headers were sent
+	Path        string               // the escaped path to ask for; a target's own path is put before it
+	Strip       *inject.Rules        // what is dropped from headers and trailers, both ways
+	Headers     []inject.Header      // set after everything was dropped
+	Trusted     bool                 // the peer is a trusted proxy, whose forwarding headers are extended
+	Request     func(*http.Request)  // last changes to the outgoing request, such as taking the token out; may be nil
+	Response    func(*http.Response) // last changes to the target's headers; may be nil
+	RequestID   string               // X-Request-Id
+	Traceparent string               // W3C Trace Context §3.2
+	KeepState   bool                 // tracestate belongs to that traceparent
+	Timeout     time.Duration        // to the response's headers, from when the request is sent whole
+	IdleTimeout time.Duration        // between bytes of either body
+	ErrorLog    *log.Logger          // what httputil has to say after the headers were sent
 }
 
 // Forward sends r to the next target and its response to w, streaming both
@@ -58,8 +59,8 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 		Rewrite: func(pr *httputil.ProxyRequest) {
 			rewriteURL(pr, target, c.Path)
 			rewriteHeaders(pr, c)
-			if c.RemoveToken != nil {
-				c.RemoveToken(pr.Out)
+			if c.Request != nil {
+				c.Request(pr.Out)
 			}
 			if hasBody && pr.Out.Body != nil {
 				body = &requestBody{ReadCloser: pr.Out.Body, dog: dog, onEOF: trailerCopier(pr)}
@@ -70,6 +71,9 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 	}
 	proxy.ModifyResponse = func(res *http.Response) error {
 		c.Strip.Response(res.Header)
+		if c.Response != nil {
+			c.Response(res)
+		}
 		if res.StatusCode == http.StatusSwitchingProtocols {
 			dog.stop()
 			return nil
