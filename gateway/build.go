@@ -32,8 +32,12 @@ type builder struct {
 	cfg     *config.Config
 	old     *snapshot // parts that did not change are taken from here; may be nil
 	metrics *metrics
+	cache   *issuer.Cache
 	log     *slog.Logger
-	faults  config.Faults
+	// transient keeps the issuers' snapshot files out of it: another user's
+	// command must not replace what a running gateway reads and writes.
+	transient bool
+	faults    config.Faults
 }
 
 // build starts nothing and changes nothing of old. The error is config.Faults.
@@ -116,8 +120,20 @@ func (b *builder) issuer(s *snapshot, name string, c *config.Issuer) {
 	at := "issuers." + name
 	o := issuer.Options{
 		Name: name, Issuer: c.Issuer, Insecure: c.Insecure,
-		Audiences: c.Audiences, Algorithms: c.Algorithms, Leeway: c.Leeway, IgnoreCnf: c.IgnoreCnf,
-		JWKSURI: c.JWKS.URI, Refresh: c.JWKS.Refresh, MinRefreshInterval: c.JWKS.MinRefreshInterval, MaxStale: c.JWKS.MaxStale,
+		Audiences: c.Audiences, Algorithms: c.Algorithms, Leeway: c.Leeway, MaxLifetime: c.MaxLifetime,
+		Profile: c.Profile, AcceptIDTokens: c.AcceptIDTokens, IgnoreCnf: c.IgnoreCnf,
+		JWKSURI: c.JWKS.URI, Refresh: c.JWKS.Refresh, MinRefreshInterval: c.JWKS.MinRefreshInterval, MaxStale: c.JWKS.MaxStale, Snapshot: c.JWKS.Snapshot,
+	}
+	for _, required := range c.RequiredClaims {
+		path, err := token.ParsePath(required.Claim)
+		if err != nil {
+			b.fault(at+".required_claims", "%v", err)
+			continue
+		}
+		o.RequiredClaims = append(o.RequiredClaims, issuer.RequiredClaim{Path: path, Values: required.Values})
+	}
+	if b.transient {
+		o.Snapshot = ""
 	}
 	if c.Secret != "" {
 		o.Secret = []byte(c.Secret)
@@ -143,7 +159,7 @@ func (b *builder) issuer(s *snapshot, name string, c *config.Issuer) {
 	}
 	p, err := carry(b.old.issuers[name], o, func() (*issuer.Issuer, error) {
 		o := o
-		o.Log = b.log.With("issuer", name)
+		o.Log, o.Cache = b.log, b.cache
 		if b.metrics != nil {
 			fetches := b.metrics.fetches
 			o.OnFetch = func(kind string, err error) { fetches.WithLabelValues(name, kind, outcome(err)).Inc() }
@@ -294,6 +310,8 @@ func tokenSource(c config.TokenSource) token.Source {
 		return token.Cookie{Name: c.Cookie}
 	case c.Query != "":
 		return token.Query{Name: c.Query}
+	case c.WebSocketProtocol != "":
+		return token.WebSocketProtocol{Marker: c.WebSocketProtocol}
 	}
 	return token.Header{Name: c.Header, Prefix: c.Prefix}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"gatehouse/gateway/config"
+	"gatehouse/gateway/internal/issuer"
 )
 
 // defaultGrace leaves room under Kubernetes' 30 seconds.
@@ -18,6 +19,10 @@ const defaultGrace = 25 * time.Second
 // firstFetch bounds how long a start or a reload waits for the keys of issuers
 // that do not answer; they are fetched in the background from then on.
 const firstFetch = 5 * time.Second
+
+// maxCacheBytes bounds the cache of verified tokens: room for some fifteen
+// thousand tokens of 800 bytes.
+const maxCacheBytes = 64 << 20
 
 // Options are what a configuration file does not say.
 type Options struct {
@@ -34,6 +39,7 @@ type Gateway struct {
 	now      func() time.Time
 	grace    time.Duration
 	metrics  *metrics
+	cache    *issuer.Cache
 
 	current     atomic.Pointer[snapshot]
 	reloading   sync.Mutex     // one reload at a time
@@ -48,7 +54,8 @@ type Gateway struct {
 // does not answer within seconds or ctx ends. The error is a config.Faults
 // where the file is at fault.
 func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
-	g := &Gateway{log: o.Logger, now: o.Now, grace: o.Grace, metrics: newMetrics()}
+	g := &Gateway{log: o.Logger, now: o.Now, grace: o.Grace, cache: issuer.NewCache(maxCacheBytes)}
+	g.metrics = newMetrics(g.cache)
 	if g.log == nil {
 		g.log = slog.New(slog.NewJSONHandler(os.Stderr, nil))
 	}
@@ -59,7 +66,7 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 		g.grace = defaultGrace
 	}
 	g.errorLog = slog.NewLogLogger(g.log.Handler(), slog.LevelWarn)
-	s, err := (&builder{cfg: cfg, metrics: g.metrics, log: g.log}).build()
+	s, err := (&builder{cfg: cfg, metrics: g.metrics, cache: g.cache, log: g.log}).build()
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +78,7 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 // Check builds cfg as [New] would, starts nothing, and returns what is wrong
 // as config.Faults.
 func Check(cfg *config.Config) error {
-	s, err := (&builder{cfg: cfg, log: slog.New(slog.DiscardHandler)}).build()
+	s, err := (&builder{cfg: cfg, log: slog.New(slog.DiscardHandler), transient: true}).build()
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"gatehouse/gateway/internal/issuer"
 )
 
 // unmatched is the route label of requests that no route matched.
@@ -25,7 +27,7 @@ type metrics struct {
 	reloads    *prometheus.CounterVec // outcome
 }
 
-func newMetrics() *metrics {
+func newMetrics(cache *issuer.Cache) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -54,6 +56,22 @@ func newMetrics() *metrics {
 			Help: "Reloads of the configuration by outcome.",
 		}, []string{"outcome"}),
 	}
+	entries := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "gatehouse_token_cache_entries",
+		Help: "Verified tokens that are remembered.",
+	}, func() float64 { n, _ := cache.Size(); return float64(n) })
+	bytes := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "gatehouse_token_cache_bytes",
+		Help: "Memory that the remembered tokens are taken to need.",
+	}, func() float64 { _, n := cache.Size(); return float64(n) })
+	lookups := func(outcome string, n func() uint64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name:        "gatehouse_token_cache_lookups_total",
+			Help:        "Look-ups in the cache of verified tokens by outcome.",
+			ConstLabels: prometheus.Labels{"outcome": outcome},
+		}, func() float64 { return float64(n()) })
+	}
+	m.registry.MustRegister(entries, bytes, lookups("hit", cache.Hits), lookups("miss", cache.Misses))
 	m.registry.MustRegister(m.requests, m.durations, m.fetches, m.fallbacks, m.collisions, m.reloads,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m

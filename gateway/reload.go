@@ -16,7 +16,7 @@ func (g *Gateway) Reload(ctx context.Context, cfg *config.Config) error {
 	g.reloading.Lock()
 	defer g.reloading.Unlock()
 	old := g.current.Load()
-	s, err := (&builder{cfg: cfg, old: old, metrics: g.metrics, log: g.log}).build()
+	s, err := (&builder{cfg: cfg, old: old, metrics: g.metrics, cache: g.cache, log: g.log}).build()
 	g.metrics.reloads.WithLabelValues(outcome(err)).Inc()
 	if err != nil {
 		return err

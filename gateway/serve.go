@@ -50,7 +50,10 @@ func (x *exchange) serve() error {
 		if x.verified, err = x.found.issuers.Verify(x.r.Context(), x.found.raw); err != nil {
 			return err
 		}
-		if err := x.snapshot.revoked(x.r.Context(), x.verified); err != nil {
+		if err := x.snapshot.proxies.bound(x.r, x.verified); err != nil {
+			return err
+		}
+		if err := x.snapshot.revoked(x.r.Context(), x.found, x.verified); err != nil {
 			return err
 		}
 	}

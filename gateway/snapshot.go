@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -83,12 +84,17 @@ func (rt *builtRoute) stripPrefix(path string) string {
 	return path
 }
 
-// revoked refuses a token that was withdrawn.
-func (s *snapshot) revoked(ctx context.Context, v *token.Verified) error {
+// revoked refuses a token that was withdrawn, and forgets it.
+func (s *snapshot) revoked(ctx context.Context, found *foundToken, v *token.Verified) error {
 	if s.revocation == nil {
 		return nil
 	}
-	return s.revocation.Check(ctx, v)
+	err := s.revocation.Check(ctx, v)
+	var refused *token.Error
+	if errors.As(err, &refused) && refused.Reason == token.RevokedToken {
+		found.issuers.Forget(found.raw)
+	}
+	return err
 }
 
 // acquire returns the current snapshot, which stays whole until it is released.

@@ -98,3 +98,12 @@ func TestUnknownCommandsAndFlags(t *testing.T) {
 		}
 	}
 }
+
+// TestDemo plays the whole story; its status is 0 only if every answer was the
+// expected one.
+func TestDemo(t *testing.T) {
+	t.Parallel()
+	if status, out := command(t, "", "demo", "--once", "--config", "../routes.yaml"); status != 0 {
+		t.Errorf("demo --once: %d\n%s", status, out)
+	}
+}

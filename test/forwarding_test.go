@@ -96,10 +96,10 @@ routes:
 func TestTimeoutEndsWithTheHeaders(t *testing.T) {
 	t.Parallel()
 	more := make(chan struct{})
-	b := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	b := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, "first\n")
 		_ = http.NewResponseController(w).Flush()
-		<-more
+		hold(r, more)
 		_, _ = io.WriteString(w, "second\n")
 	}))
 	t.Cleanup(b.Close)
@@ -169,6 +169,31 @@ func TestUploadIsNotBuffered(t *testing.T) {
 	_, _ = io.WriteString(conn, "0\r\n\r\n")
 	if a := readAnswer(t, bufio.NewReader(conn), "POST"); a.status != http.StatusOK {
 		t.Errorf("got %d", a.status)
+	}
+}
+
+func TestDownloadIsNotBuffered(t *testing.T) {
+	t.Parallel()
+	more := make(chan struct{})
+	g := startPublic(t, func(w http.ResponseWriter, r *http.Request) {
+		if length := r.URL.Query().Get("length"); length != "" {
+			w.Header().Set("Content-Length", length)
+		}
+		_, _ = io.WriteString(w, "first\n")
+		_ = http.NewResponseController(w).Flush()
+		hold(r, more)
+		_, _ = io.WriteString(w, "second\n")
+	})
+	var bodies []*bufio.Reader
+	for _, query := range []string{"", "?length=13", "?length=1000000"} { // chunked, or of a length known before
+		conn, body := g.stream(t, "GET /x"+query+" HTTP/1.1\r\nHost: x\r\n\r\n")
+		defer func() { _ = conn.Close() }()
+		readLine(t, body, "first")
+		bodies = append(bodies, body)
+	}
+	close(more)
+	for _, body := range bodies {
+		readLine(t, body, "second")
 	}
 }
 
@@ -335,7 +360,7 @@ func TestIdleBodyEnds(t *testing.T) {
 	b := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, "first\n")
 		_ = http.NewResponseController(w).Flush()
-		<-r.Context().Done()
+		hold(r, nil)
 	}))
 	t.Cleanup(b.Close)
 	g := start(t, fill(`

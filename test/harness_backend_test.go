@@ -6,6 +6,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -100,6 +102,13 @@ func (b *backend) last(t *testing.T) request {
 	return b.requests[len(b.requests)-1]
 }
 
+// all returns every request so far.
+func (b *backend) all() []request {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.requests)
+}
+
 // untouched fails the test if a single byte reached the backend.
 func (b *backend) untouched(t *testing.T) {
 	t.Helper()
@@ -148,4 +157,21 @@ func (r request) clean(t *testing.T, word string) {
 	if strings.Contains(r.raw, word) {
 		t.Errorf("%q reached the backend:\n%s", word, r.raw)
 	}
+}
+
+// hold keeps a handler until the channel is closed, or its caller has gone, so
+// that a story that fails does not hang.
+func hold(r *http.Request, until <-chan struct{}) {
+	select {
+	case <-until:
+	case <-r.Context().Done():
+	}
+}
+
+// hanging starts a backend that never answers.
+func hanging(t *testing.T) *httptest.Server {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { hold(r, nil) }))
+	t.Cleanup(s.Close)
+	return s
 }

@@ -80,9 +80,9 @@ func TestReloadCannotMoveTheListener(t *testing.T) {
 func TestReloadDropsNoRequest(t *testing.T) {
 	t.Parallel()
 	came, release := make(chan struct{}, 1), make(chan struct{})
-	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		came <- struct{}{}
-		<-release
+		hold(r, release)
 		_, _ = io.WriteString(w, "from the old upstream")
 	}))
 	t.Cleanup(slow.Close)
@@ -109,7 +109,7 @@ func TestSIGTERMDrains(t *testing.T) {
 			return
 		}
 		came <- struct{}{}
-		<-release
+		hold(r, release)
 		_, _ = io.WriteString(w, "late, but here")
 	}))
 	t.Cleanup(b.Close)
@@ -160,15 +160,12 @@ routes:
 
 func TestGraceEnds(t *testing.T) {
 	t.Parallel()
-	came, release := make(chan struct{}, 1), make(chan struct{})
-	b := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+	came := make(chan struct{}, 1)
+	b := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		came <- struct{}{}
-		<-release
+		hold(r, nil)
 	}))
-	t.Cleanup(func() {
-		close(release)
-		b.Close()
-	})
+	t.Cleanup(b.Close)
 	g := startWith(t, []string{"--grace", "300ms"}, fill(oneRoute, "BACKEND", b.URL))
 	conn := dial(t, g.listen)
 	defer func() { _ = conn.Close() }()

@@ -118,6 +118,37 @@ func TestLimitPerRoute(t *testing.T) {
 	g.do(t, "GET /route/2").refused(t, http.StatusTooManyRequests, "rate_limited")
 }
 
+// TestLimitTakesIPv6ByNetwork: one caller has 2^64 addresses, and a proxy that
+// is trusted says which.
+func TestLimitTakesIPv6ByNetwork(t *testing.T) {
+	t.Parallel()
+	g := start(t, fill(`
+server:
+  ADDRESSES
+  trusted_proxies: [127.0.0.1/32]
+limits:
+  per_ip:
+    key: [ip]
+    rate: 2/1h
+routes:
+  - match: /{rest...}
+    public: true
+    limits: [per_ip]
+    upstream: BACKEND
+`, "BACKEND", newBackend(t).URL))
+	from := func(address string) answer { return g.do(t, "GET /x", "X-Forwarded-For: "+address) }
+	from("2001:db8:1:2::1").is(t, http.StatusOK)
+	from("2001:db8:1:2:ffff::7").is(t, http.StatusOK)
+	from("2001:db8:1:2::9").refused(t, http.StatusTooManyRequests, "rate_limited")
+	from("2001:db8:1:3::1").is(t, http.StatusOK)
+	from("192.0.2.1").is(t, http.StatusOK)
+	from("::ffff:192.0.2.1").is(t, http.StatusOK) // the same one
+	from("192.0.2.1").refused(t, http.StatusTooManyRequests, "rate_limited")
+	// What the caller itself put before the proxy's word counts for nothing.
+	from("198.51.100.1, 192.0.2.1").refused(t, http.StatusTooManyRequests, "rate_limited")
+	from("nonsense, 192.0.2.1").refused(t, http.StatusTooManyRequests, "rate_limited")
+}
+
 func TestReloadRefillsNoBucket(t *testing.T) {
 	t.Parallel()
 	p, b := newIDP(t), newBackend(t)

@@ -3,7 +3,6 @@ package test
 import (
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"strconv"
 	"strings"
 	"testing"
@@ -162,16 +161,4 @@ func TestStatusListenerAndMetrics(t *testing.T) {
 		t.Errorf("the status listener answers %d for a route", got)
 	}
 	g.do(t, "GET /metrics").refused(t, http.StatusNotFound, "no_route")
-}
-
-// hanging is a backend that answers only when its test has ended.
-func hanging(t *testing.T) *httptest.Server {
-	t.Helper()
-	release := make(chan struct{})
-	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
-	t.Cleanup(func() {
-		close(release)
-		s.Close()
-	})
-	return s
 }

@@ -8,7 +8,10 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strconv"
+	"strings"
 	"syscall"
+	"unicode"
 
 	"github.com/spf13/cobra"
 )
@@ -32,7 +35,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(serveCommand(), checkCommand(), initCommand(), revokeCommand())
+	root.AddCommand(serveCommand(), checkCommand(), initCommand(), revokeCommand(), tokenCommand())
 	if demo := demoCommand(); demo != nil {
 		root.AddCommand(demo)
 	}
@@ -55,6 +58,14 @@ func releaseVersion() string {
 		return info.Main.Version
 	}
 	return "(devel)"
+}
+
+// printable makes what a token says of itself fit for a terminal.
+func printable(s string) string {
+	if strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(s)
+	}
+	return s
 }
 
 // configFlag adds the flag that every command has that reads the file.

@@ -13,7 +13,6 @@ import (
 
 	"gatehouse/gateway"
 	"gatehouse/gateway/config"
-	"gatehouse/gateway/token"
 )
 
 // maxTokenFile bounds what is read as a token, in bytes.
@@ -98,26 +97,26 @@ command line, where it would show in the process list:
 }
 
 // readToken reads one token; white space around it does not belong to it.
-func readToken(stdin io.Reader, name string) (token.Raw, error) {
+func readToken(stdin io.Reader, name string) (string, error) {
 	in := stdin
 	if name != "-" {
 		f, err := os.Open(name)
 		if err != nil {
-			return token.Raw{}, err
+			return "", err
 		}
 		defer func() { _ = f.Close() }()
 		in = f
 	}
 	text, err := io.ReadAll(io.LimitReader(in, maxTokenFile+1))
 	if err != nil {
-		return token.Raw{}, err
+		return "", err
 	}
 	if len(text) > maxTokenFile {
-		return token.Raw{}, fmt.Errorf("more than %d bytes: this is no token", maxTokenFile)
+		return "", fmt.Errorf("more than %d bytes: this is no token", maxTokenFile)
 	}
 	raw := strings.TrimSpace(string(text))
 	if raw == "" {
-		return token.Raw{}, errors.New("there is no token: the input is empty")
+		return "", errors.New("there is no token: the input is empty")
 	}
-	return token.NewRaw(raw), nil
+	return raw, nil
 }

@@ -56,7 +56,16 @@ type Issuer struct {
 	Secret         string        // HS* secret; then nothing else verifies for this issuer
 	MaxLifetime    time.Duration // 0: not bounded
 	MayGrant       []string      // privileges that count on routes with several issuers; nil if not said
-	IgnoreCnf      bool          // cnf: ignore
+	Profile        string        // "jwt" or "rfc9068"
+	AcceptIDTokens bool          // tokens with nonce, at_hash or c_hash are accepted
+	RequiredClaims []RequiredClaim
+	IgnoreCnf      bool // cnf: ignore
+}
+
+// RequiredClaim is a claim that a token must have.
+type RequiredClaim struct {
+	Claim  string   // a path as token.ParsePath reads it
+	Values []string // one of them; nil: any value but null
 }
 
 // ClaimSource is one claim that carries privileges.
@@ -66,11 +75,13 @@ type ClaimSource struct {
 }
 
 // TokenSource is one place where tokens may stand. Exactly one of Header,
-// Cookie and Query is set.
+// Cookie, Query and WebSocketProtocol is set.
 type TokenSource struct {
 	Header, Prefix string // Header is canonical; "Authorization" has the prefix "Bearer"
 	Cookie         string
 	Query          string
+	// WebSocketProtocol is the subprotocol after which a token follows.
+	WebSocketProtocol string
 }
 
 // JWKS says how an issuer's keys are fetched and kept.
@@ -79,6 +90,7 @@ type JWKS struct {
 	Refresh            time.Duration
 	MinRefreshInterval time.Duration
 	MaxStale           time.Duration
+	Snapshot           string // file that keeps the last good keys; empty: none
 }
 
 // Key is one static public key; exactly one of its fields is set.

@@ -133,6 +133,7 @@ func TestDefaults(t *testing.T) {
 	cfg := load(t, "testdata/ok/smallest.yaml")
 	main := &Issuer{
 		Name:           "main",
+		Profile:        "jwt",
 		Issuer:         "https://id.example.com",
 		Audiences:      []string{"https://api.example.com"},
 		Algorithms:     []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"},
@@ -229,28 +230,29 @@ func TestWhole(t *testing.T) {
 	privileges := []ClaimSource{{Claim: "privileges"}}
 	bearer := TokenSource{Header: "Authorization", Prefix: "Bearer"}
 	main := &Issuer{
-		Name: "main", Issuer: "https://id.example.com", Audiences: []string{"https://api.example.com", "heroes"},
-		Algorithms: []string{"ES256", "EdDSA"},
+		Name: "main", Profile: "rfc9068", Issuer: "https://id.example.com", Audiences: []string{"https://api.example.com", "heroes"},
+		RequiredClaims: []RequiredClaim{{"realm_access.level", []string{"2", "3"}}, {"token_use", []string{"access"}}, {"verified", []string{"true"}}},
+		Algorithms:     []string{"ES256", "EdDSA"},
 		PrivilegesFrom: []ClaimSource{
 			{Claim: "realm_access.roles"}, {Claim: "scope", Prefix: "scope:"}, {Claim: "/https:~1~1x.example~1roles", Prefix: "x:"},
 		},
-		TokenFrom:   []TokenSource{bearer, {Header: "X-Token", Prefix: "Token"}, {Header: "X-Bare"}, {Cookie: "session"}, {Query: "access_token"}},
-		JWKS:        JWKS{"https://id.example.com/keys?tenant=a", 5 * time.Minute, 10 * time.Second, time.Hour},
+		TokenFrom:   []TokenSource{bearer, {Header: "X-Token", Prefix: "Token"}, {Header: "X-Bare"}, {Cookie: "session"}, {Query: "access_token"}, {WebSocketProtocol: "access_token"}},
+		JWKS:        JWKS{"https://id.example.com/keys?tenant=a", 5 * time.Minute, 10 * time.Second, time.Hour, "testdata/ok/main.jwks"},
 		MaxLifetime: 24 * time.Hour,
 		MayGrant:    []string{"CREATE_HERO", "READ_HEROES", "scope:heroes"},
 		IgnoreCnf:   true,
 	}
 	local := &Issuer{
-		Name: "local", Issuer: "http://idp.internal:9000/realm", Insecure: true, Algorithms: publicKeyAlgorithms, Leeway: 30 * time.Second, MaxLifetime: time.Hour,
+		Name: "local", Profile: "jwt", AcceptIDTokens: true, RequiredClaims: []RequiredClaim{{"jti", nil}, {"sub", nil}}, Issuer: "http://idp.internal:9000/realm", Insecure: true, Algorithms: publicKeyAlgorithms, Leeway: 30 * time.Second, MaxLifetime: time.Hour,
 		PrivilegesFrom: privileges, TokenFrom: []TokenSource{bearer}, JWKS: jwks, MayGrant: []string{"READ_HEROES"},
 	}
 	seed := &Issuer{
-		Name: "seed", Algorithms: publicKeyAlgorithms, Leeway: 30 * time.Second, MaxLifetime: time.Hour,
+		Name: "seed", Profile: "jwt", Algorithms: publicKeyAlgorithms, Leeway: 30 * time.Second, MaxLifetime: time.Hour,
 		Keys:           []Key{{File: "testdata/ok/keys/public.pem"}, {File: "/etc/gatehouse/public.pem"}, {Text: "-----BEGIN PUBLIC KEY-----"}},
 		PrivilegesFrom: []ClaimSource{{Claim: "scp"}}, TokenFrom: []TokenSource{bearer}, JWKS: jwks,
 	}
 	node := &Issuer{
-		Name: "node", Issuer: "heroes-auth", Secret: "0123456789abcdef0123456789abcdef0123456789abcdef", Algorithms: []string{"HS256", "HS384"},
+		Name: "node", Profile: "jwt", Issuer: "heroes-auth", Secret: "0123456789abcdef0123456789abcdef0123456789abcdef", Algorithms: []string{"HS256", "HS384"},
 		Leeway: 30 * time.Second, MaxLifetime: time.Hour, PrivilegesFrom: privileges, TokenFrom: []TokenSource{bearer}, JWKS: jwks,
 	}
 	equal(t, "issuers", cfg.Issuers, map[string]*Issuer{"main": main, "local": local, "seed": seed, "node": node})
@@ -459,7 +461,7 @@ func TestPositions(t *testing.T) {
 			t.Errorf("%s is at %v: %q, want %q", path, p, got, want)
 		}
 	}
-	equal(t, "the fault", cfg.Faultf("routes[3].upstream", "is %s", "down").Error(), "testdata/ok/whole.yaml:121:15: is down")
+	equal(t, "the fault", cfg.Faultf("routes[3].upstream", "is %s", "down").Error(), "testdata/ok/whole.yaml:130:15: is down")
 	equal(t, "the position in no file", new(Config).At("routes[0]"), Pos{})
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"net/url"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -51,6 +52,9 @@ type fileIssuer struct {
 	MaxLifetime    time.Duration         `yaml:"max_lifetime"`
 	MayGrant       []string              `yaml:"may_grant"`
 	Cnf            string                `yaml:"cnf" enum:"ignore"`
+	Profile        string                `yaml:"profile" enum:"jwt,rfc9068"`
+	AcceptIDTokens bool                  `yaml:"accept_id_tokens"`
+	RequiredClaims requiredClaims        `yaml:"required_claims"`
 }
 
 type fileJWKS struct {
@@ -58,6 +62,7 @@ type fileJWKS struct {
 	Refresh            time.Duration `yaml:"refresh"`
 	MinRefreshInterval time.Duration `yaml:"min_refresh_interval"`
 	MaxStale           time.Duration `yaml:"max_stale"`
+	Snapshot           string        `yaml:"snapshot"`
 }
 
 type fileKey struct {
@@ -321,6 +326,8 @@ type filePlace struct {
 	Prefix string `yaml:"prefix"`
 	Cookie string `yaml:"cookie"`
 	Query  string `yaml:"query"`
+
+	WebSocketProtocol string `yaml:"websocket_protocol"`
 }
 
 func (p *filePlace) readNode(r *reader, n *yaml.Node, path string) {
@@ -328,9 +335,49 @@ func (p *filePlace) readNode(r *reader, n *yaml.Node, path string) {
 	if n.Kind != yaml.ScalarNode {
 		r.read(n, path, (*plain)(p))
 	} else if s, ok := r.text(n, path); ok && s != "header" {
-		r.fault(path, "%s is %s; want the word header, or a map with header, cookie or query, such as cookie: NAME", path, r.quote(path, s))
+		r.fault(path, "%s is %s; want the word header, or a map with header, cookie, query or websocket_protocol, such as cookie: NAME", path, r.quote(path, s))
 	} else if ok {
 		p.Header = "Authorization"
+	}
+}
+
+// requiredClaims is a list of paths to claims that must be there, or a map of
+// such paths to the values that they may have: one, or a list.
+type requiredClaims map[claim][]string
+
+func (c *requiredClaims) readNode(r *reader, n *yaml.Node, path string) {
+	*c = requiredClaims{}
+	if n.Kind == yaml.SequenceNode {
+		var list []claim
+		r.read(n, path, &list)
+		for _, item := range list {
+			(*c)[item] = nil
+		}
+		return
+	}
+	r.pairs(n, path, func(key, value *yaml.Node) {
+		at := join(path, key.Value)
+		if err := claimPath(key.Value); err != nil {
+			r.fault(at, "%s: %v", at, err)
+			return
+		}
+		var values oneOrMany[claimValue]
+		r.value(value, at, reflect.ValueOf(&values).Elem(), "")
+		for _, v := range values {
+			(*c)[claim(key.Value)] = append((*c)[claim(key.Value)], string(v))
+		}
+	})
+}
+
+// claimValue is a string, number or boolean as a token would hold it.
+type claimValue string
+
+func (v *claimValue) readNode(r *reader, n *yaml.Node, path string) {
+	if s, ok := r.scalar(n, path, "a string, a number, true or false"); ok {
+		if s == "" {
+			r.fault(path, "%s is an empty string; give a value", path)
+		}
+		*v = claimValue(s)
 	}
 }
 

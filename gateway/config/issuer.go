@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -31,6 +32,20 @@ func (r *reader) issuer(name string, f *fileIssuer, headers *Headers) *Issuer {
 		MaxLifetime: f.MaxLifetime,
 		MayGrant:    f.MayGrant,
 		IgnoreCnf:   f.Cnf == "ignore",
+
+		Profile:        or(f.Profile, "jwt"),
+		AcceptIDTokens: f.AcceptIDTokens,
+	}
+	if i.Profile == "rfc9068" {
+		if r.ok(path+".audiences") && f.Audiences == nil {
+			r.fault(path+".audiences", "%s.audiences is any, and profile rfc9068 demands that aud be checked (RFC 9068 §4); name the audiences", path)
+		}
+		if f.AcceptIDTokens {
+			r.fault(path+".accept_id_tokens", "%s.accept_id_tokens contradicts profile rfc9068, whose tokens say by their typ that they are access tokens", path)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.RequiredClaims)) {
+		i.RequiredClaims = append(i.RequiredClaims, RequiredClaim{string(name), f.RequiredClaims[name]})
 	}
 	if f.Issuer != "none" {
 		i.Issuer = f.Issuer
@@ -117,6 +132,9 @@ func (r *reader) issuerKeys(path string, f *fileIssuer, i *Issuer) {
 	if f.JWKS.URI.URL != nil {
 		i.JWKS.URI = f.JWKS.URI.String()
 	}
+	if f.JWKS.Snapshot != "" {
+		i.JWKS.Snapshot = r.resolvePath(f.JWKS.Snapshot)
+	}
 	j := &i.JWKS
 	j.Refresh, j.MinRefreshInterval, j.MaxStale = or(j.Refresh, 10*time.Minute), or(j.MinRefreshInterval, 30*time.Second), or(j.MaxStale, 24*time.Hour)
 	if r.bad[jwks+".refresh"] || r.bad[jwks+".min_refresh_interval"] || r.bad[jwks+".max_stale"] {
@@ -194,28 +212,30 @@ func (r *reader) tokenFrom(path string, list []filePlace, headers *Headers) []To
 	var places []TokenSource
 	for n, p := range list {
 		at := index(path, n)
-		source := TokenSource{Header: http.CanonicalHeaderKey(p.Header), Prefix: p.Prefix, Cookie: p.Cookie, Query: p.Query}
+		source := TokenSource{Header: http.CanonicalHeaderKey(p.Header), Prefix: p.Prefix, Cookie: p.Cookie, Query: p.Query, WebSocketProtocol: p.WebSocketProtocol}
 		if source.Header == "Authorization" && source.Prefix == "" {
 			source.Prefix = "Bearer"
 		}
 		named := 0
-		for _, s := range []string{p.Header, p.Cookie, p.Query} {
+		for _, s := range []string{p.Header, p.Cookie, p.Query, p.WebSocketProtocol} {
 			if s != "" {
 				named++
 			}
 		}
-		if named == 0 && (r.bad[at] || r.bad[path] || r.bad[at+".header"] || r.bad[at+".cookie"] || r.bad[at+".query"]) {
+		if named == 0 && (r.bad[at] || r.bad[path] || r.bad[at+".header"] || r.bad[at+".cookie"] || r.bad[at+".query"] || r.bad[at+".websocket_protocol"]) {
 			continue
 		}
 		switch folded := fold(p.Header); {
 		case named != 1:
-			r.fault(at, "%s needs exactly one of header, cookie and query", at)
+			r.fault(at, "%s needs exactly one of header, cookie, query and websocket_protocol", at)
 		case p.Prefix != "" && p.Header == "":
 			r.fault(at+".prefix", "%s.prefix goes with a header only", at)
 		case p.Prefix != "" && !isHTTPToken(p.Prefix):
 			r.fault(at+".prefix", "%s.prefix is %s: want one word, such as Bearer", at, r.quote(at+".prefix", p.Prefix))
 		case p.Cookie != "" && !isHTTPToken(p.Cookie):
 			r.fault(at+".cookie", "%s.cookie is %s: want the name of a cookie (RFC 6265 §4.1.1)", at, r.quote(at+".cookie", p.Cookie))
+		case p.WebSocketProtocol != "" && !isHTTPToken(p.WebSocketProtocol):
+			r.fault(at+".websocket_protocol", "%s.websocket_protocol is %s: want the name of a subprotocol (RFC 6455 §4.1), such as access_token", at, r.quote(at+".websocket_protocol", p.WebSocketProtocol))
 		case p.Header != "" && !isHTTPToken(p.Header):
 			r.fault(at+".header", "%s.header is %s: want the name of a header (RFC 9110 §5.1)", at, r.quote(at+".header", p.Header))
 		case folded == "cookie":

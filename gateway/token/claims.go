@@ -8,6 +8,7 @@ import (
 	"iter"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -120,7 +121,12 @@ type Claims struct{ root Value }
 // readers of one token disagree.
 func ParseClaims(payload []byte) (Claims, error) {
 	src := string(payload) // one copy; every value without escapes points into it
-	dec := jsontext.NewDecoder(bytes.NewBuffer(payload))
+	dec := decoders.Get().(*jsontext.Decoder)
+	dec.Reset(bytes.NewBuffer(payload))
+	defer func() {
+		dec.Reset(nothing{}) // it must not hold on to the token
+		decoders.Put(dec)
+	}()
 	root, err := parseValue(dec, src)
 	if err != nil {
 		return Claims{}, err
@@ -133,6 +139,14 @@ func ParseClaims(payload []byte) (Claims, error) {
 	}
 	return Claims{root}, nil
 }
+
+// decoders are reused, because making one costs as much as reading a token.
+var decoders = sync.Pool{New: func() any { return jsontext.NewDecoder(nothing{}) }}
+
+// nothing is a reader at its end.
+type nothing struct{}
+
+func (nothing) Read([]byte) (int, error) { return 0, io.EOF }
 
 func parseValue(dec *jsontext.Decoder, src string) (Value, error) {
 	v := Value{kind: Array}
@@ -151,14 +165,15 @@ func parseValue(dec *jsontext.Decoder, src string) (Value, error) {
 		return Value{}, syntaxError(err)
 	}
 	start := dec.InputOffset() - 1
+	if start == 0 { // room for the claims themselves, most often a dozen
+		n := min(16, 1+len(src)/20)
+		v.names, v.items = make([]string, 0, n), make([]Value, 0, n)
+	}
 	for dec.PeekKind() != end {
 		if v.kind == Object {
 			name, err := parseScalar(dec, src)
 			if err != nil {
 				return Value{}, err
-			}
-			if v.names == nil {
-				v.names, v.items = make([]string, 0, 8), make([]Value, 0, 8)
 			}
 			v.names = append(v.names, name.text)
 		}

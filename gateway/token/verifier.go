@@ -1,6 +1,9 @@
 package token
 
-import "context"
+import (
+	"context"
+	"sync/atomic"
+)
 
 // Verifier decides whether a token is genuine.
 type Verifier interface {
@@ -26,4 +29,25 @@ type Verified struct {
 	// PrivilegesMissing says that none of the claims that carry privileges was
 	// there or had a usable type, so that a log can tell why.
 	PrivilegesMissing bool
+	// Certificate is the base64url SHA-256 of the client certificate that the
+	// token is bound to (cnf.x5t#S256, RFC 8705 §3.1), or "". Who forwards the
+	// request must check it: the token alone cannot show it.
+	Certificate string
+
+	memo atomic.Pointer[memo]
 }
+
+type memo struct{ owner, value any }
+
+// Recall returns what [Verified.Remember] kept for that owner, or nil.
+func (v *Verified) Recall(owner any) any {
+	if m := v.memo.Load(); m != nil && m.owner == owner {
+		return m.value
+	}
+	return nil
+}
+
+// Remember keeps one value that was derived from the token, in place of
+// another, so that it need not be derived for each request. owner is a pointer
+// that stands for whoever derives it.
+func (v *Verified) Remember(owner, value any) { v.memo.Store(&memo{owner, value}) }

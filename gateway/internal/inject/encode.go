@@ -32,7 +32,29 @@ type candidate struct {
 // collisions are the names that more than one claim folded to; the registered
 // claim was sent if there was exactly one, else none. The error is a
 // *[TooLarge].
+//
+// What a token gives is remembered with it; the caller must not change it.
 func (r *Rules) Encode(v *token.Verified, alwaysIss bool) (headers []Header, collisions []string, err error) {
+	owner := &r.owners[0]
+	if alwaysIss {
+		owner = &r.owners[1]
+	}
+	if e, ok := v.Recall(owner).(*encoded); ok {
+		return e.headers, e.collisions, e.err
+	}
+	headers, collisions, err = r.encode(v, alwaysIss)
+	v.Remember(owner, &encoded{headers, collisions, err})
+	return headers, collisions, err
+}
+
+// encoded is what Encode returned for a token.
+type encoded struct {
+	headers    []Header
+	collisions []string
+	err        error
+}
+
+func (r *Rules) encode(v *token.Verified, alwaysIss bool) (headers []Header, collisions []string, err error) {
 	candidates := make([]candidate, 0, 16)
 	if alwaysIss {
 		value := encode(v.Claims.Get("iss"), false, false)

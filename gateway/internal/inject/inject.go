@@ -45,7 +45,12 @@ type Rules struct {
 	claims   []chosen // else these, sorted by their keys
 	named    []string // names given in Options.Claims, lower case
 	maxBytes int
+	owners   [2]owner // of what tokens remember: without and with iss always
 }
+
+// owner is something to point at; it must not be of size zero, or two of them
+// might share an address.
+type owner byte
 
 type chosen struct {
 	header string // canonical

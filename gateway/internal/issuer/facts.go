@@ -19,7 +19,8 @@ import (
 type facts struct {
 	issuer   *Issuer
 	verified *token.Verified
-	key      string // thumbprint of the key that verified
+	raw      token.Raw // the token, once it is remembered
+	key      string    // thumbprint of the key that verified
 	times
 }
 
@@ -33,10 +34,15 @@ type times struct {
 // or a trick.
 const latest = 253402300799
 
-// identityClaims tell ID tokens (OpenID Connect Core §2, §3.3.2.11) and logout tokens
-// (Back-Channel Logout §2.4) from access tokens. Issuers sign all of them with
-// the same keys, so that one would pass for the other (RFC 8725 §3.11, §3.12).
-var identityClaims = []string{"events", "nonce", "at_hash", "c_hash"}
+// identityClaims tell ID tokens (OpenID Connect Core §2, §3.3.2.11) from access
+// tokens, as events tells logout tokens (Back-Channel Logout §2.4). Issuers
+// sign all of them with the same keys, so that one would pass for the other
+// (RFC 8725 §3.11, §3.12).
+var identityClaims = []string{"nonce", "at_hash", "c_hash"}
+
+// accessClaims are what RFC 9068 §2.2 demands, less exp and aud, which are
+// looked at anyway.
+var accessClaims = []string{"iss", "sub", "client_id", "jti"}
 
 // admit decides what needs neither key nor clock: algorithm, type, and the
 // form of the claims.
@@ -44,17 +50,86 @@ func (i *Issuer) admit(t *compact) (times, *token.Error) {
 	if !slices.Contains(i.o.Algorithms, t.alg) {
 		return times{}, i.invalid(t, "alg %s is none of this issuer's algorithms %s", quote(t.alg), strings.Join(i.o.Algorithms, ", "))
 	}
-	if !accessType(t.typ) {
-		return times{}, i.invalid(t, "typ %s is not the type of an access token; JWT, at+jwt or none is expected", quote(t.typ))
+	t.pass("algorithm", "%s, one of %s", t.alg, strings.Join(i.o.Algorithms, ", "))
+	if refusal := i.kind(t); refusal != nil {
+		return times{}, refusal
 	}
-	for _, name := range identityClaims {
-		if t.claims.Get(name).Kind() != token.Missing {
-			return times{}, i.invalid(t, "the claim %s is there: an ID token or a logout token is not an access token", name)
+	at, refusal := i.times(t)
+	if refusal != nil {
+		return times{}, refusal
+	}
+	if refusal := i.audience(t); refusal != nil {
+		return times{}, refusal
+	}
+	for _, c := range i.o.RequiredClaims {
+		if v := t.claims.Lookup(c.Path); !c.met(v) {
+			return times{}, i.invalid(t, "the claim %s is %s; required is %s", c.Path, show(v), c.wanted())
 		}
 	}
-	if !i.o.IgnoreCnf && t.claims.Get("cnf").Kind() != token.Missing {
-		return times{}, i.invalid(t, "the claim cnf binds the token to a key of its holder (RFC 7800), which cannot be verified here")
+	if i.o.RequiredClaims != nil {
+		t.pass("required claims", "all %d are there", len(i.o.RequiredClaims))
 	}
+	return at, nil
+}
+
+// kind decides whether the token is an access token.
+func (i *Issuer) kind(t *compact) *token.Error {
+	if i.o.Profile == RFC9068 {
+		if !mediaType(t.typ, "at+jwt") {
+			return i.invalid(t, "typ is %s; profile rfc9068 expects at+jwt", quote(t.typ))
+		}
+		for _, name := range accessClaims {
+			if v := t.claims.Get(name); v.Kind() != token.String || v.Text() == "" {
+				return i.invalid(t, "the claim %s is %s; profile rfc9068 expects a string (RFC 9068 §2.2)", name, show(v))
+			}
+		}
+		for _, name := range []string{"iat", "aud"} {
+			if t.claims.Get(name).Kind() == token.Missing {
+				return i.invalid(t, "the claim %s is missing; profile rfc9068 expects it (RFC 9068 §2.2)", name)
+			}
+		}
+	} else if t.typ != "" && !mediaType(t.typ, "JWT") && !mediaType(t.typ, "at+jwt") {
+		return i.invalid(t, "typ %s is not the type of an access token; JWT, at+jwt or none is expected", quote(t.typ))
+	}
+	if t.claims.Get("events").Kind() != token.Missing {
+		return i.invalid(t, "the claim events is there: a logout token is not an access token")
+	}
+	if !i.o.AcceptIDTokens {
+		for _, name := range identityClaims {
+			if t.claims.Get(name).Kind() != token.Missing {
+				return i.invalid(t, "the claim %s is there: an ID token is not an access token (accept_id_tokens: true takes it for one)", name)
+			}
+		}
+	}
+	if _, refusal := i.binding(t); refusal != nil {
+		return refusal
+	}
+	t.pass("kind", "an access token of profile %s, typ %s", i.o.Profile, quote(t.typ))
+	return nil
+}
+
+// binding returns the certificate that the token is bound to, as the claim
+// cnf.x5t#S256 has it (RFC 8705 §3.1), or "" for a bearer token. A binding of
+// another kind cannot be verified here, so that the token must not pass as if
+// it had none (RFC 7800 §3.1).
+func (i *Issuer) binding(t *compact) (string, *token.Error) {
+	cnf := t.claims.Get("cnf")
+	if i.o.IgnoreCnf || cnf.Kind() == token.Missing {
+		return "", nil
+	}
+	print := cnf.Member("x5t#S256")
+	members := 0
+	for range cnf.Members() {
+		members++
+	}
+	if members != 1 || print.Kind() != token.String || print.Text() == "" {
+		return "", i.invalid(t, "the claim cnf is %s: only a binding to a client certificate (x5t#S256, RFC 8705 §3.1) can be verified here", show(cnf))
+	}
+	return print.Text(), nil
+}
+
+// times reads the claims that the clock is held against.
+func (i *Issuer) times(t *compact) (times, *token.Error) {
 	var at times
 	var hasExp bool
 	for _, c := range []struct {
@@ -75,36 +150,68 @@ func (i *Issuer) admit(t *compact) (times, *token.Error) {
 	if !hasExp {
 		return times{}, i.invalid(t, "the claim exp is missing; a token that never ends is not accepted")
 	}
+	if i.o.MaxLifetime > 0 {
+		switch {
+		case !at.hasIat:
+			return times{}, i.invalid(t, "the claim iat is missing, so that the token's lifetime cannot be held against max_lifetime %s", i.o.MaxLifetime)
+		case at.exp-at.iat > i.o.MaxLifetime.Seconds():
+			return times{}, i.invalid(t, "the token lives %s from iat to exp; max_lifetime is %s", span(at.exp-at.iat), i.o.MaxLifetime)
+		}
+	}
+	return at, nil
+}
+
+// audience decides whether aud has the form that it must have.
+func (i *Issuer) audience(t *compact) *token.Error {
 	aud := t.claims.Get("aud")
 	switch aud.Kind() {
 	case token.Missing, token.String:
 	case token.Array:
 		for _, item := range aud.Items() {
 			if item.Kind() != token.String {
-				return times{}, i.invalid(t, "the claim aud holds a JSON %s, not only strings (RFC 7519 §4.1.3)", item.Kind())
+				return i.invalid(t, "the claim aud holds a JSON %s, not only strings (RFC 7519 §4.1.3)", item.Kind())
 			}
 		}
 	default:
-		return times{}, i.invalid(t, "the claim aud is a JSON %s, not a string or an array of strings (RFC 7519 §4.1.3)", aud.Kind())
+		return i.invalid(t, "the claim aud is a JSON %s, not a string or an array of strings (RFC 7519 §4.1.3)", aud.Kind())
 	}
-	return at, nil
+	return nil
 }
 
-// accessType says whether typ is one that access tokens bear. It is a media
-// type, so its case does not matter, and application/ may be left out
-// (RFC 7515 §4.1.9, RFC 9068 §2.1).
-func accessType(typ string) bool {
+// mediaType says whether typ names that type. It is a media type, so its case
+// does not matter, and application/ may be left out (RFC 7515 §4.1.9, RFC 9068
+// §2.1).
+func mediaType(typ, name string) bool {
 	const prefix = "application/"
 	if len(typ) > len(prefix) && strings.EqualFold(typ[:len(prefix)], prefix) {
 		typ = typ[len(prefix):]
 	}
-	return typ == "" || strings.EqualFold(typ, "JWT") || strings.EqualFold(typ, "at+jwt")
+	return strings.EqualFold(typ, name)
+}
+
+// met says whether v is what the claim must be.
+func (c RequiredClaim) met(v token.Value) bool {
+	if c.Values == nil {
+		return v.Kind() != token.Missing && v.Kind() != token.Null
+	}
+	if v.Kind() == token.Array {
+		return slices.ContainsFunc(v.Items(), func(item token.Value) bool { return item.Text() != "" && slices.Contains(c.Values, item.Text()) })
+	}
+	return v.Text() != "" && slices.Contains(c.Values, v.Text())
+}
+
+func (c RequiredClaim) wanted() string {
+	if c.Values == nil {
+		return "any value"
+	}
+	return list(c.Values)
 }
 
 // facts makes what is kept of a token that k verified.
 func (i *Issuer) facts(t *compact, at times, k *key) *facts {
 	sum := sha256.Sum256(t.input)
 	privileges, found := i.privileges(t.claims)
+	binding, _ := i.binding(t) // admit has refused what is wrong with it
 	return &facts{issuer: i, key: k.thumbprint, times: at, verified: &token.Verified{
 		Issuer:            i.o.Name,
 		Claims:            t.claims,
@@ -115,6 +222,7 @@ func (i *Issuer) facts(t *compact, at times, k *key) *facts {
 		HasIssuedAt:       at.hasIat,
 		Privileges:        privileges,
 		PrivilegesMissing: !found,
+		Certificate:       binding,
 	}}
 }
 

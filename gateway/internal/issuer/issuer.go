@@ -17,6 +17,7 @@ import (
 
 	"github.com/lestrrat-go/jwx/v2/jwa"
 	"github.com/lestrrat-go/jwx/v2/jws"
+	"golang.org/x/sync/singleflight"
 )
 
 // Options describe one issuer.
@@ -28,6 +29,10 @@ type Options struct {
 	Algorithms     []string          // JWS alg values that are accepted; HS* with Secret, and only then
 	Leeway         time.Duration     // for clocks that differ: exp, nbf and iat
 	PrivilegesFrom []PrivilegeSource // the claims that carry privileges
+	Profile        string            // JWT (the default) or RFC9068
+	AcceptIDTokens bool              // accept the claims of an ID token: nonce, at_hash, c_hash
+	RequiredClaims []RequiredClaim   // what a token must have beyond its profile
+	MaxLifetime    time.Duration     // the longest time from iat to exp; 0: any
 	IgnoreCnf      bool              // accept tokens with cnf as if they had none
 
 	// Exactly one of these three is where keys come from: static keys (each
@@ -42,6 +47,7 @@ type Options struct {
 	MaxStale           time.Duration // how long keys serve after the last good fetch; default 24 h
 	Snapshot           string        // file that keeps the last good keys over a restart; "" = none
 
+	Cache   *Cache                       // of verified tokens, shared by issuers; nil: each token is verified each time
 	Now     func() time.Time             // default time.Now
 	Log     *slog.Logger                 // default: nothing is logged
 	Client  *http.Client                 // default: its own; redirects, time and size are bounded in any case
@@ -55,12 +61,26 @@ type PrivilegeSource struct {
 	Prefix string
 }
 
+// Profiles of tokens.
+const (
+	JWT     = "jwt"     // any signed JWT that is no other kind of token (RFC 7519)
+	RFC9068 = "rfc9068" // JWT access tokens: typ at+jwt and the claims of RFC 9068 §2.2
+)
+
+// RequiredClaim is a claim that a token must have: one of Values, or, if it is
+// an array, one of them as an item; nil accepts any value but null.
+type RequiredClaim struct {
+	Path   token.Path
+	Values []string
+}
+
 // Issuer is one party whose tokens are accepted. It is safe for concurrent use.
 type Issuer struct {
 	o         Options
 	verifiers map[string]jws.Verifier // by alg
 	keys      atomic.Pointer[keySet]  // nil until the first fetch
 	remote    *remote                 // nil with static keys or a secret
+	firsts    singleflight.Group      // first sights of a token, by token
 }
 
 // Health is the state of an issuer's keys.
@@ -77,6 +97,7 @@ func New(o Options) (*Issuer, error) {
 	o.Refresh = cmp.Or(o.Refresh, 10*time.Minute)
 	o.MinRefreshInterval = cmp.Or(o.MinRefreshInterval, 30*time.Second)
 	o.MaxStale = cmp.Or(o.MaxStale, 24*time.Hour)
+	o.Profile = cmp.Or(o.Profile, JWT)
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -89,6 +110,12 @@ func New(o Options) (*Issuer, error) {
 	o.Log = o.Log.With("issuer", o.Name)
 
 	i := &Issuer{o: o, verifiers: map[string]jws.Verifier{}}
+	switch {
+	case o.Profile != JWT && o.Profile != RFC9068:
+		return nil, fmt.Errorf("%q is no profile; known are %s and %s", o.Profile, JWT, RFC9068)
+	case o.Profile == RFC9068 && o.Audiences == nil:
+		return nil, errors.New("profile rfc9068 needs audiences to check aud against (RFC 9068 §4)")
+	}
 	if len(o.Algorithms) == 0 {
 		return nil, errors.New("an issuer needs at least one algorithm")
 	}

@@ -25,6 +25,16 @@ type compact struct {
 	claims    token.Claims
 	alg, typ  string
 	kid       string // "" if there is none: an empty name names nothing
+	record    Record // told of each check that the token passed; nil: nobody asked
+}
+
+// Record is told of a check that a token passed, and of what was found.
+type Record func(check, found string)
+
+func (t *compact) pass(check, format string, args ...any) {
+	if t.record != nil {
+		t.record(check, fmt.Sprintf(format, args...))
+	}
 }
 
 // parse reads a token strictly. Go's base64 skips line breaks, and libraries

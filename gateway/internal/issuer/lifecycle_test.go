@@ -70,16 +70,16 @@ func TestDiscovery(t *testing.T) {
 		{"401", say(401, ""), "401"},
 		{"204", say(204, ""), "204"},
 		{"redirect to another host", func(*provider) http.HandlerFunc {
-			return http.RedirectHandler(other.URL+"/.well-known/openid-configuration", 302).ServeHTTP
+			return http.RedirectHandler(other.URL+"/.well-known/openid-configuration", http.StatusFound).ServeHTTP
 		}, "another host"},
 		{"redirect in a circle", func(p *provider) http.HandlerFunc {
-			return http.RedirectHandler(p.url+"/.well-known/openid-configuration", 302).ServeHTTP
+			return http.RedirectHandler(p.url+"/.well-known/openid-configuration", http.StatusFound).ServeHTTP
 		}, "more than 3 redirects"},
 		{"redirect on the same host", func(p *provider) http.HandlerFunc {
 			asked := new(atomic.Int64)
 			return func(w http.ResponseWriter, r *http.Request) {
 				if asked.Add(1) == 1 {
-					http.Redirect(w, r, r.URL.Path+"?again", 302)
+					http.Redirect(w, r, r.URL.Path+"?again", http.StatusFound)
 					return
 				}
 				doc(func(*provider) m { return nil })(p)(w, r)
@@ -202,7 +202,7 @@ func TestKeySetAnswers(t *testing.T) {
 				_ = c.Close()
 			}
 		}, "malformed HTTP"},
-		{"redirect to another host", http.RedirectHandler(other.URL+"/jwks", 302).ServeHTTP, "another host"},
+		{"redirect to another host", http.RedirectHandler(other.URL+"/jwks", http.StatusFound).ServeHTTP, "another host"},
 		{"hangs", func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "deadline exceeded"},
 		{"a slow drip", func(w http.ResponseWriter, r *http.Request) {
 			tick := time.NewTicker(time.Millisecond)
@@ -581,11 +581,31 @@ func TestHangingProvider(t *testing.T) {
 			t.Fatal("remembered")
 		}
 		p.fetched(t, 2, 1)
-		time.Sleep(8 * time.Second)
+		time.Sleep(7500 * time.Millisecond) // over ten with the waits above, and before the first retry
 		synctest.Wait()
 		if h := i.Health(); h.Err == nil || !strings.Contains(h.Err.Error(), "deadline exceeded") {
 			t.Fatalf("%+v", h)
 		}
+
+		// However many kids there are, few are remembered, and none longer than
+		// to the next good fetch.
+		for n := range 5 * maxMisses {
+			i.remote.missed(fmt.Sprint(n), time.Now(), i.keys.Load())
+			if len(i.remote.misses) > maxMisses {
+				t.Fatalf("%d kids are remembered", len(i.remote.misses))
+			}
+		}
+		p.answer(nil)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		p.fetched(t, 3, 2)
+		if n := len(i.remote.misses); n != 0 {
+			t.Fatalf("%d kids are remembered", n)
+		}
+		// A wish that a fetch has met meanwhile does not cause another.
+		i.remote.wake <- struct{}{}
+		synctest.Wait()
+		p.fetched(t, 3, 2)
 	})
 }
 
@@ -878,4 +898,30 @@ func TestClose(t *testing.T) {
 	hung.Start(ctx)
 	hung.Close()
 	eventually(t, "all goroutines are gone", func() bool { return runtime.NumGoroutine() <= before })
+}
+
+func TestSameHost(t *testing.T) {
+	request := func(at string) *http.Request { return must(http.NewRequest(http.MethodGet, at, nil)) }
+	for _, c := range []struct {
+		next string
+		via  []string
+		ok   bool
+	}{
+		{"https://id.example.com/b", []string{"https://id.example.com/a"}, true},
+		{"https://ID.example.com/b", []string{"https://id.example.com/a"}, true},
+		{"https://localhost/b", []string{"http://localhost/a"}, true},
+		{"http://id.example.com/b", []string{"https://id.example.com/a"}, false},
+		{"https://id.example.com:8443/b", []string{"https://id.example.com/a"}, false},
+		{"https://id.example.com.evil.example/b", []string{"https://id.example.com/a"}, false},
+		{"https://id.example.com/d", []string{"https://id.example.com/a", "https://id.example.com/b", "https://id.example.com/c"}, true},
+		{"https://id.example.com/e", []string{"https://id.example.com/a", "https://id.example.com/b", "https://id.example.com/c", "https://id.example.com/d"}, false},
+	} {
+		var via []*http.Request
+		for _, at := range c.via {
+			via = append(via, request(at))
+		}
+		if err := sameHost(request(c.next), via); (err == nil) != c.ok {
+			t.Errorf("%v to %s: %v", c.via, c.next, err)
+		}
+	}
 }

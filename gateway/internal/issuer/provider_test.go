@@ -124,9 +124,9 @@ func jwkOf(public any, kid string) m {
 	case *rsa.PublicKey:
 		j["kty"], j["n"], j["e"] = "RSA", b64.EncodeToString(k.N.Bytes()), b64.EncodeToString(big.NewInt(int64(k.E)).Bytes())
 	case *ecdsa.PublicKey:
-		size := (k.Curve.Params().BitSize + 7) / 8
+		point := must(k.Bytes())[1:] // without the 4 that says "uncompressed"
 		j["kty"], j["crv"] = "EC", k.Curve.Params().Name
-		j["x"], j["y"] = b64.EncodeToString(k.X.FillBytes(make([]byte, size))), b64.EncodeToString(k.Y.FillBytes(make([]byte, size)))
+		j["x"], j["y"] = b64.EncodeToString(point[:len(point)/2]), b64.EncodeToString(point[len(point)/2:])
 	case ed25519.PublicKey:
 		j["kty"], j["crv"], j["x"] = "OKP", "Ed25519", b64.EncodeToString(k)
 	case ed25519.PrivateKey:

@@ -11,23 +11,87 @@ type Set []*Issuer
 
 // Verify implements [token.Verifier]. The token's unverified iss only selects
 // an issuer, by exact string (RFC 8725 §3.8): no key of another one is tried.
+// A token that was verified before costs a look-up: only what may have changed
+// since is decided again.
 func (s Set) Verify(ctx context.Context, raw token.Raw) (*token.Verified, error) {
+	f := s.remembered(raw)
+	if f == nil {
+		t, refusal := parse(raw.Reveal())
+		if refusal != nil {
+			return nil, refusal
+		}
+		i, refusal := s.choose(t)
+		if refusal != nil {
+			return nil, refusal
+		}
+		if f, refusal = i.first(ctx, t, raw); refusal != nil {
+			return nil, refusal
+		}
+	}
+	return f.answer()
+}
+
+// Explain is Verify without the memory of earlier tokens; it tells record of
+// each check that the token passes.
+func (s Set) Explain(ctx context.Context, raw token.Raw, record Record) (*token.Verified, error) {
 	t, refusal := parse(raw.Reveal())
 	if refusal != nil {
 		return nil, refusal
 	}
+	t.record = record
+	t.pass("form", "a JWS of %d bytes; alg %s, kid %s, typ %s", raw.Len(), quote(t.alg), kidText(t.kid), quote(t.typ))
 	i, refusal := s.choose(t)
 	if refusal != nil {
 		return nil, refusal
 	}
+	t.pass("issuer", "%s, by iss %s", i.o.Name, show(t.claims.Get("iss")))
 	f, refusal := i.verify(ctx, t)
 	if refusal != nil {
 		return nil, refusal
 	}
-	if refusal := f.judge(i.o.Now()); refusal != nil {
+	v, err := f.answer()
+	if err == nil {
+		t.pass("audience", "aud is %s; expected %s", show(v.Claims.Get("aud")), audiences(i.o.Audiences))
+		t.pass("time", "until %s, leeway %s", moment(v.Expires), i.o.Leeway)
+	}
+	return v, err
+}
+
+// answer decides what may have changed since the token was verified.
+func (f *facts) answer() (*token.Verified, error) {
+	if refusal := f.judge(f.issuer.o.Now()); refusal != nil {
 		return nil, refusal
 	}
 	return f.verified, nil
+}
+
+// first verifies a token that is not remembered. Requests that bring the same
+// one at the same time wait for one verification.
+func (i *Issuer) first(ctx context.Context, t *compact, raw token.Raw) (*facts, *token.Error) {
+	if i.o.Cache == nil {
+		return i.verify(ctx, t)
+	}
+	type result struct {
+		facts   *facts
+		refusal *token.Error
+	}
+	r, _, _ := i.firsts.Do(raw.Reveal(), func() (any, error) {
+		// One caller's going away must not fail the others; what verify waits
+		// for is bounded by itself.
+		f, refusal := i.verify(context.WithoutCancel(ctx), t)
+		if refusal == nil {
+			i.o.Cache.put(raw, f)
+		}
+		return result{f, refusal}, nil
+	})
+	return r.(result).facts, r.(result).refusal
+}
+
+func audiences(wanted []string) string {
+	if wanted == nil {
+		return "any"
+	}
+	return "one of " + list(wanted)
 }
 
 func (s Set) choose(t *compact) (*Issuer, *token.Error) {
@@ -58,6 +122,7 @@ func (i *Issuer) verify(ctx context.Context, t *compact) (*facts, *token.Error) 
 	if refusal != nil {
 		return nil, refusal
 	}
+	t.pass("signature", "by the key %s", quote(signer.name()))
 	return i.facts(t, at, signer), nil
 }
 

@@ -495,6 +495,7 @@ func TestDetail(t *testing.T) {
 		{`{"alg":"RS256"}`, m{"exp": 1600000000}, []string{"1600000000", "2020-09-13T12:26:40Z", "leeway 30s"}},
 		{`{"alg":"RS256"}`, m{"nbf": 4000000000}, []string{"4000000000", "2096-10-02T07:06:40Z"}},
 		{`{"alg":"RS256","kid":"lost"}`, nil, []string{`kid "lost"`, `"p256"`}},
+		{`{"alg":"RS256","kid":"` + strings.Repeat("k", maxKid+1) + `"}`, nil, []string{"kid has 513 bytes"}},
 		{`{"alg":"RS256","kid":"ed"}`, nil, []string{"for [EdDSA]"}},
 		{`{"alg":"RS256"}`, m{"iss": evil}, []string{`evil\n\x1b`}},
 		{`{"alg":"RS256"}`, m{"exp": evil}, []string{`evil\n\x1b`}},

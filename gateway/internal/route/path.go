@@ -2,6 +2,7 @@ package route
 
 import (
 	"fmt"
+	"net/url"
 	"strings"
 )
 
@@ -51,9 +52,7 @@ func inspect(path string) (pathFacts, error) {
 			case '\\':
 				return facts, badPath("it has %%5c, a backslash, which some backends take for a slash")
 			case '%':
-				if i+4 < len(path) && isHex(path[i+3]) && isHex(path[i+4]) {
-					facts.ambiguous = true
-				}
+				facts.ambiguous = true // or not: decodeAgain looks at what follows
 			}
 		} else if !isPchar(c) && c != '/' {
 			return facts, badPath("it has the byte %#02x, which RFC 3986 does not allow there", c)
@@ -95,8 +94,8 @@ func readings(path string) ([]string, error) {
 			end = path[:i]
 		}
 		all = append(all, cutParameters(path), end, cutParameters(end))
-		again := decodeOnce(path)
-		if again == path {
+		again, ok := decodeAgain(path)
+		if !ok {
 			return all, nil
 		}
 		all = append(all, again)
@@ -123,24 +122,33 @@ func cutParameters(path string) string {
 	return b.String()
 }
 
-// decodeOnce turns each %25hh into %hh, and that into a slash where it says
-// one: who decodes twice splits there.
-func decodeOnce(path string) string {
-	var b strings.Builder
-	for i := 0; i < len(path); i++ {
-		if strings.HasPrefix(path[i:], "%25") && i+4 < len(path) && isHex(path[i+3]) && isHex(path[i+4]) {
-			if c := unhex(path[i+3])<<4 | unhex(path[i+4]); c == '/' {
-				b.WriteByte('/')
-			} else {
-				b.WriteByte('%')
-				b.WriteString(path[i+3 : i+5])
-			}
-			i += 4
-			continue
-		}
-		b.WriteByte(path[i])
+// decodeAgain returns what one who decodes twice reads: every escape decoded,
+// with those that this brings forth (%252e, but also %25%32%65) left as
+// escapes, and slashes as slashes. ok is false if it brings forth none.
+func decodeAgain(path string) (again string, ok bool) {
+	decoded, err := url.PathUnescape(path)
+	if err != nil {
+		return "", false
 	}
-	return b.String()
+	var b strings.Builder
+	for i := 0; i < len(decoded); i++ {
+		c := decoded[i]
+		switch {
+		case c == '%' && i+2 < len(decoded) && isHex(decoded[i+1]) && isHex(decoded[i+2]):
+			ok = true
+			if decoded[i+1] == '2' && decoded[i+2]|0x20 == 'f' {
+				b.WriteByte('/')
+				i += 2
+				continue
+			}
+			b.WriteByte(c)
+		case c == '/' || isPchar(c):
+			b.WriteByte(c)
+		default:
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String(), ok
 }
 
 func isPchar(c byte) bool {

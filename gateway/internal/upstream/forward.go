@@ -47,6 +47,11 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 	defer cancel(nil)
 	target := p.pick()
 	hasBody := r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0
+	if hasBody {
+		// Without it an HTTP/1 server reads the rest of the request before it
+		// writes the response, so that the two could not flow at once.
+		_ = http.NewResponseController(w).EnableFullDuplex()
+	}
 	dog := watch(cancel, w, hasBody, c.Timeout, c.IdleTimeout)
 	defer dog.stop()
 

@@ -1,0 +1,105 @@
+package issuer
+
+import (
+	"slices"
+	"sync/atomic"
+
+	"github.com/maypok86/otter/v2"
+
+	"gatehouse/gateway/token"
+)
+
+// Cache remembers verified tokens, so that a caller's second request costs a
+// look-up. An entry is found by the end of the token, most of its signature,
+// and hit only if the whole token is the same: no other token can ever hit it.
+// It holds facts of the token and its issuer alone; time, audience and whether
+// its key still counts are decided on each request. Refused tokens never enter
+// it.
+//
+// It is bounded in bytes, and so in entries, since an entry counts
+// entryBytes at least. A flood of tokens that come once does not push out those
+// that come often (W-TinyLFU). It is safe for concurrent use.
+type Cache struct {
+	entries      *otter.Cache[tail, *facts]
+	hits, misses atomic.Uint64
+}
+
+// tail is the end of a token. Hashing 800 bytes would cost more than all the
+// rest of a hit.
+type tail [32]byte
+
+func tailOf(raw token.Raw) (t tail) {
+	s := raw.Reveal()
+	copy(t[:], s[max(0, len(s)-len(t)):])
+	return t
+}
+
+// entryBytes is what an entry takes beside its token, roughly: the claims'
+// text and tree, the headers made from them, and the cache's own node.
+// BenchmarkCacheMemory measures the whole.
+const entryBytes = 1 << 10
+
+// perTokenByte is how much the claims' text, their tree and the headers take
+// for each byte of the token.
+const perTokenByte = 4
+
+// NewCache makes a cache of at most maxBytes bytes.
+func NewCache(maxBytes uint64) *Cache {
+	return &Cache{entries: otter.Must(&otter.Options[tail, *facts]{
+		MaximumWeight: maxBytes,
+		Weigher:       func(_ tail, f *facts) uint32 { return uint32(entryBytes + perTokenByte*f.raw.Len()) },
+	})}
+}
+
+// Size returns the number of tokens and the bytes that they are taken to need.
+func (c *Cache) Size() (entries int, bytes uint64) {
+	return c.entries.EstimatedSize(), c.entries.WeightedSize()
+}
+
+// Hits returns how many look-ups found a token that still counts.
+func (c *Cache) Hits() uint64 { return c.hits.Load() }
+
+// Misses returns how many did not.
+func (c *Cache) Misses() uint64 { return c.misses.Load() }
+
+func (c *Cache) put(raw token.Raw, f *facts) {
+	f.raw = raw
+	c.entries.Set(tailOf(raw), f)
+}
+
+// remembered returns the facts of a token that one of the issuers verified
+// before, with a key that still counts, or nil. After a reload an issuer that
+// changed is another one, so that what the old one verified is not found.
+func (s Set) remembered(raw token.Raw) *facts {
+	c := s.cache()
+	if c == nil {
+		return nil
+	}
+	f, ok := c.entries.GetIfPresent(tailOf(raw))
+	if !ok || f.raw.Reveal() != raw.Reveal() || !slices.Contains(s, f.issuer) {
+		c.misses.Add(1)
+		return nil
+	}
+	if f.issuer.trusts(f.key, f.issuer.o.Now()) != nil {
+		// The key left the set, or nobody knows any more: verifying it again says which.
+		c.entries.Invalidate(tailOf(raw))
+		c.misses.Add(1)
+		return nil
+	}
+	c.hits.Add(1)
+	return f
+}
+
+func (s Set) cache() *Cache {
+	if len(s) == 0 {
+		return nil
+	}
+	return s[0].o.Cache
+}
+
+// Forget drops a token from the cache: it was revoked.
+func (s Set) Forget(raw token.Raw) {
+	if c := s.cache(); c != nil {
+		c.entries.Invalidate(tailOf(raw))
+	}
+}
