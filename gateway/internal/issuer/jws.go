@@ -31,9 +31,9 @@ type compact struct {
 // Record is told of a check that a token passed, and of what was found.
 type Record func(check, found string)
 
-func (t *compact) pass(check, format string, args ...any) {
-	if t.record != nil {
-		t.record(check, fmt.Sprintf(format, args...))
+func (c *compact) pass(check, format string, args ...any) {
+	if c.record != nil {
+		c.record(check, fmt.Sprintf(format, args...))
 	}
 }
 
