@@ -1,16 +1,13 @@
 package gateway
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
 	"os"
 	"reflect"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
-	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"gatehouse/gateway/config"
 	"gatehouse/gateway/internal/inject"
@@ -49,11 +46,13 @@ func (b *builder) build() (*snapshot, error) {
 		config:    b.cfg,
 		proxies:   b.cfg.Server.TrustedProxies,
 		issuers:   map[string]*part[issuer.Options, *issuer.Issuer]{},
-		limits:    map[string]*part[limit.Options, *limit.Limiter]{},
+		limits:    map[string]*part[limitOptions, *limit.Limiter]{},
 		upstreams: map[string]*part[[]string, *upstream.Pool]{},
 		drained:   make(chan struct{}),
 	}
 	b.injection(s)
+	b.redis(s)
+	b.authFailures(s)
 	for name, c := range b.cfg.Issuers {
 		b.issuer(s, name, c)
 	}
@@ -71,16 +70,22 @@ func (b *builder) build() (*snapshot, error) {
 			b.fault(fmt.Sprintf("routes[%d].match", i), "%v", err)
 		}
 	}
-	redisOptions := b.redisOptions()
 	if err := b.faults.Err(); err != nil {
+		b.abandon(s)
 		return nil, err
 	}
 	for _, c := range b.cfg.Routes {
 		s.routes = append(s.routes, b.route(s, c))
 	}
-	b.redis(s, redisOptions)
 	b.revocation(s)
 	return s, nil
+}
+
+// abandon closes what was made for a configuration that turned out to be at fault.
+func (b *builder) abandon(s *snapshot) {
+	if s.redis != nil && s.redis != b.old.redis {
+		_ = s.redis.value.Close()
+	}
 }
 
 func (b *builder) fault(path, format string, args ...any) {
@@ -192,8 +197,34 @@ func readKey(key config.Key) ([]byte, error) {
 }
 
 func (b *builder) limit(s *snapshot, name string, c *config.Limit) {
-	o := limit.Options{Name: name, Keys: c.Key, Rate: limit.Rate{Count: c.Rate.Count, Per: c.Rate.Per}, Burst: c.Burst}
-	p, err := carry(b.old.limits[name], o, func() (*limit.Limiter, error) { return limit.New(o) })
+	o := limit.Options{
+		Name: name, Keys: c.Key, Rate: limit.Rate(c.Rate), Burst: c.Burst, IPv6Prefix: c.IPv6Prefix,
+		TierBy: c.TierBy, Cost: c.Cost, Costs: c.Costs, Report: c.Report,
+	}
+	if c.Tiers != nil {
+		o.Tiers = map[string]limit.Tier{}
+	}
+	for value, rate := range c.Tiers {
+		o.Tiers[value] = limit.Tier{Rate: limit.Rate(rate), Burst: c.Burst}
+	}
+	if c.Shared {
+		if s.store == nil {
+			return // redis is at fault
+		}
+		o.Lease, o.OnError = c.Lease, limit.OnError(c.OnError)
+	}
+	// What is compared holds plain values only: a live store must not be looked into.
+	options := limitOptions{Options: o, shared: c.Shared}
+	if c.Shared {
+		options.redis = b.cfg.Redis
+	}
+	p, err := carry(b.old.limits[name], options, func() (*limit.Limiter, error) {
+		o := o
+		if c.Shared {
+			o.Store = s.store.value
+		}
+		return limit.New(o)
+	})
 	if err != nil {
 		b.fault("limits."+name, "%v", err)
 		return
@@ -201,33 +232,55 @@ func (b *builder) limit(s *snapshot, name string, c *config.Limit) {
 	s.limits[name] = p
 }
 
-// redisOptions reads redis.url; nil without one.
-func (b *builder) redisOptions() *redis.Options {
-	if b.cfg.Redis.URL == "" {
-		return nil
-	}
-	o, err := redis.ParseURL(b.cfg.Redis.URL)
-	if err != nil {
-		// The parser's own text may hold the URL and so the password.
-		var parse *url.Error
-		if errors.As(err, &parse) {
-			err = parse.Err
-		}
-		b.fault("redis.url", "not a Redis URL: %v; write redis://[user:password@]host:port[/db], or rediss:// for TLS", err)
-		return nil
-	}
-	o.MaxRetries = -1 // the breaker decides, within one time-out
-	o.ContextTimeoutEnabled = true
-	o.DisableIdentity = true
-	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
-	return o
-}
-
-func (b *builder) redis(s *snapshot, o *redis.Options) {
-	if o == nil {
+func (b *builder) authFailures(s *snapshot) {
+	c := b.cfg.Server.AuthFailures
+	if c == nil {
 		return
 	}
-	s.redis, _ = carry(b.old.redis, b.cfg.Redis.URL, func() (redis.UniversalClient, error) { return redis.NewClient(o), nil })
+	o := limit.FailureOptions{Rate: limit.Rate(c.Rate), Burst: c.Burst}
+	p, err := carry(b.old.failures, o, func() (*limit.Failures, error) { return limit.NewFailures(o) })
+	if err != nil {
+		b.fault("server.auth_failures", "%v", err)
+		return
+	}
+	s.failures = p
+}
+
+// redis makes the client, which connects when it is first asked, and the store
+// of shared limits on it.
+func (b *builder) redis(s *snapshot) {
+	c := b.cfg.Redis
+	if c.URL == "" {
+		return
+	}
+	var err error
+	if s.redis, err = carry(b.old.redis, c, func() (redis.UniversalClient, error) { return newRedis(c) }); err != nil {
+		b.fault("redis", "%v", err)
+		s.redis = nil
+		return
+	}
+	s.store, _ = carry(b.old.store, c, func() (*limit.Store, error) {
+		o := limit.StoreOptions{Client: s.redis.value, Replicas: c.Replicas}
+		if b.metrics != nil {
+			fallbacks, log := b.metrics.fallbacks, b.log
+			o.OnFallback = func(_ string, how limit.OnError, _ error) { fallbacks.WithLabelValues("limits", string(how)).Inc() }
+			o.OnState = func(up bool) {
+				if up {
+					log.Info("Redis answers again; shared limits count together")
+				} else {
+					log.Warn("Redis does not answer; shared limits go by on_error")
+				}
+			}
+		}
+		return limit.NewStore(o), nil
+	})
+}
+
+// limitOptions are what a limit is made from.
+type limitOptions struct {
+	limit.Options
+	shared bool
+	redis  config.Redis
 }
 
 func (b *builder) revocation(s *snapshot) {
@@ -284,7 +337,7 @@ func (b *builder) route(s *snapshot, c *config.Route) *builtRoute {
 	}
 	for _, l := range c.Limits {
 		limiter := s.limits[l.Name].value
-		if limiter.NeedsClaims() {
+		if limiter.NeedsClaims() && !c.Public { // on a public route nothing more is ever known than before
 			rt.limits.after = append(rt.limits.after, limiter)
 		} else {
 			rt.limits.before = append(rt.limits.before, limiter)

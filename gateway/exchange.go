@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"gatehouse/gateway/internal/inject"
+	"gatehouse/gateway/internal/limit"
 	"gatehouse/gateway/internal/route"
 	"gatehouse/gateway/internal/upstream"
 	"gatehouse/gateway/token"
@@ -34,6 +35,7 @@ type exchange struct {
 	route    *builtRoute // nil until one matched
 	path     string      // the canonical escaped path
 	verified *token.Verified
+	decision limit.Decision // what the limits left
 	headers  []inject.Header
 	found    *foundToken // nil where no token was read
 	refused  *refusal    // nil if the request was forwarded
@@ -133,6 +135,19 @@ func (x *exchange) match() error {
 	return nil
 }
 
+// take asks the limits of one place; a request that is asked for in two is told
+// of the tightest limit of both.
+func (x *exchange) take(limiters []*limit.Limiter) error {
+	if len(limiters) == 0 {
+		return nil
+	}
+	d, err := limit.Take(x.r.Context(), limiters, limit.Subject{
+		IP: x.client, Route: x.route.name, Method: x.r.Method, Header: x.r.Header, Verified: x.verified,
+	})
+	x.decision = x.decision.Tighter(d)
+	return err
+}
+
 // claimHeaders encodes the token's claims for the backend.
 func (x *exchange) claimHeaders() (err error) {
 	var collisions []string
@@ -161,9 +176,21 @@ func (x *exchange) forward() error {
 		if !x.route.forwardToken {
 			call.Request = x.found.source.Remove
 		}
-		call.Response = x.found.mark
 	}
+	call.Response = x.mark
 	return x.route.upstream.Forward(x.w, x.r, call)
+}
+
+// mark changes the target's headers on their way to the client.
+func (x *exchange) mark(res *http.Response) {
+	if limited, policy := x.decision.Headers(); limited != "" {
+		// Both are lists: a backend may have limits of its own to tell of.
+		res.Header.Add("RateLimit", limited)
+		res.Header.Add("RateLimit-Policy", policy)
+	}
+	if x.found != nil {
+		x.found.mark(res)
+	}
 }
 
 // maxLogged bounds what a caller can write into one field of a log line.

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"gatehouse/gateway/internal/issuer"
+	"gatehouse/gateway/internal/limit"
 )
 
 // unmatched is the route label of requests that no route matched.
@@ -75,6 +76,52 @@ func newMetrics(cache *issuer.Cache) *metrics {
 	m.registry.MustRegister(m.requests, m.durations, m.fetches, m.fallbacks, m.collisions, m.reloads,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
+}
+
+// limitStats reports the counts of the current configuration's limits. A limit
+// that a reload changes begins anew, as after a restart.
+type limitStats struct {
+	current                   func() *snapshot
+	decisions, keys, replicas *prometheus.Desc
+}
+
+func newLimitStats(current func() *snapshot) *limitStats {
+	return &limitStats{
+		current:   current,
+		decisions: prometheus.NewDesc("gatehouse_limit_decisions_total", "Decisions of rate limits by limit and outcome: admitted, refused, reported (mode: report let it pass), fallback (decided without Redis), spilled (the table was full).", []string{"limit", "outcome"}, nil),
+		keys:      prometheus.NewDesc("gatehouse_limit_keys", "Callers that a limit tells apart now.", []string{"limit"}, nil),
+		replicas:  prometheus.NewDesc("gatehouse_limit_replicas", "Gateways that share the limits, as configured or as last seen in Redis.", nil, nil),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (l *limitStats) Describe(descs chan<- *prometheus.Desc) {
+	descs <- l.decisions
+	descs <- l.keys
+	descs <- l.replicas
+}
+
+// Collect implements prometheus.Collector.
+func (l *limitStats) Collect(to chan<- prometheus.Metric) {
+	s := l.current()
+	if s == nil {
+		return
+	}
+	report := func(name string, c limit.Stats) {
+		for outcome, n := range map[string]uint64{"admitted": c.Admitted, "refused": c.Refused, "reported": c.Reported, "fallback": c.Fallbacks, "spilled": c.Spills} {
+			to <- prometheus.MustNewConstMetric(l.decisions, prometheus.CounterValue, float64(n), name, outcome)
+		}
+		to <- prometheus.MustNewConstMetric(l.keys, prometheus.GaugeValue, float64(c.Keys), name)
+	}
+	for name, p := range s.limits {
+		report(name, p.value.Stats())
+	}
+	if s.failures != nil {
+		report(limit.FailuresName, s.failures.value.Stats())
+	}
+	if s.store != nil {
+		to <- prometheus.MustNewConstMetric(l.replicas, prometheus.GaugeValue, float64(s.store.value.Replicas()))
+	}
 }
 
 func (m *metrics) handler() http.Handler {

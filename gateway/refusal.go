@@ -52,7 +52,7 @@ var answers = map[token.Reason]struct {
 	rateLimited:                  {429, "Too many requests.", ""},
 	headerTooLarge:               {431, "The access token's claims are too large to be passed on.", ""},
 	token.IssuerUnavailable:      {503, "The access token cannot be checked at present.", ""},
-	token.StoreUnavailable:       {503, "The access token cannot be checked at present.", ""},
+	token.StoreUnavailable:       {503, "What decides about this request cannot be asked at present.", ""},
 	upstreamRefused:              {502, "The service behind the gateway did not answer.", ""},
 	upstreamTimeout:              {504, "The service behind the gateway did not answer in time.", ""},
 	internalError:                {500, "The gateway failed.", ""},
@@ -151,10 +151,14 @@ func (x *exchange) refuse(err error) {
 	if f.retryAfter > 0 {
 		h.Set("Retry-After", strconv.FormatInt(int64(math.Ceil(f.retryAfter.Seconds())), 10))
 	}
-	body, err := json.Marshal(problem{
+	p := problem{
 		Type: "about:blank", Title: http.StatusText(answer.status), Status: answer.status,
 		Detail: answer.detail, Reason: f.reason, RequestID: x.requestID,
-	})
+	}
+	if f.limit != nil {
+		p.Type, p.Violated = f.limit.Problem(), f.limit.Violated
+	}
+	body, err := json.Marshal(p)
 	if err != nil { // not reached: a struct of strings
 		body = nil
 	}
@@ -169,7 +173,7 @@ func (x *exchange) refuse(err error) {
 	}
 }
 
-// problem is an RFC 9457 problem detail with two extension members.
+// problem is an RFC 9457 problem detail with extension members.
 type problem struct {
 	Type      string       `json:"type"`
 	Title     string       `json:"title"`
@@ -177,6 +181,7 @@ type problem struct {
 	Detail    string       `json:"detail"`
 	Reason    token.Reason `json:"reason"`
 	RequestID string       `json:"request_id"`
+	Violated  []string     `json:"violated-policies,omitempty"` // the limits that refused
 }
 
 // challenge returns the WWW-Authenticate header (RFC 6750 §3), or "".

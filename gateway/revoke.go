@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"gatehouse/gateway/config"
 	"gatehouse/gateway/internal/revoke"
 	"gatehouse/gateway/token"
@@ -38,14 +36,14 @@ type Revoked struct {
 // it. A sub or client_id is cut off for all tokens issued until now; later
 // ones are good again. The error says what to do when it cannot be written.
 func Revoke(ctx context.Context, cfg *config.Config, r Revocation) (Revoked, error) {
-	b := &builder{cfg: cfg}
-	o := b.redisOptions()
-	if err := b.faults.Err(); err != nil {
-		return Revoked{}, err
-	}
-	if o == nil {
+	if cfg.Redis.URL == "" {
 		return Revoked{}, errors.New("the configuration has no redis.url, so there is nowhere to write a revocation")
 	}
+	client, err := newRedis(cfg.Redis)
+	if err != nil {
+		return Revoked{}, cfg.Faultf("redis", "%v", err)
+	}
+	defer func() { _ = client.Close() }()
 	w, err := plan(cfg, r, time.Now())
 	if err != nil {
 		return Revoked{}, err
@@ -53,8 +51,6 @@ func Revoke(ctx context.Context, cfg *config.Config, r Revocation) (Revoked, err
 	if !cfg.Revocation.Enabled() {
 		w.warn("the configuration has no revocation section: gateways that use it do not look revocations up")
 	}
-	client := redis.NewClient(o)
-	defer func() { _ = client.Close() }()
 	return w, revoke.Write(ctx, client, w.Key, w.Value, w.TTL)
 }
 

@@ -3,7 +3,6 @@ package gateway
 import (
 	"net/http"
 
-	"gatehouse/gateway/internal/limit"
 	"gatehouse/gateway/token"
 )
 
@@ -29,8 +28,7 @@ func (x *exchange) serve() error {
 		return err
 	}
 	rt := x.route
-	subject := limit.Subject{IP: x.client, Route: rt.name}
-	if err := limit.Allow(rt.limits.before, subject); err != nil {
+	if err := x.take(rt.limits.before); err != nil {
 		return err
 	}
 	if rt.public {
@@ -47,7 +45,11 @@ func (x *exchange) serve() error {
 		if err := x.found.sameOrigin(x.r); err != nil {
 			return err
 		}
+		if err := x.snapshot.overFailures(x.client, x.found); err != nil {
+			return err
+		}
 		if x.verified, err = x.found.issuers.Verify(x.r.Context(), x.found.raw); err != nil {
+			x.snapshot.countFailure(x.client, err)
 			return err
 		}
 		if err := x.snapshot.proxies.bound(x.r, x.verified); err != nil {
@@ -57,8 +59,7 @@ func (x *exchange) serve() error {
 			return err
 		}
 	}
-	subject.Verified = x.verified
-	if err := limit.Allow(rt.limits.after, subject); err != nil {
+	if err := x.take(rt.limits.after); err != nil {
 		return err
 	}
 	if x.verified != nil {

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,10 +32,12 @@ type snapshot struct {
 	routes  []*builtRoute
 
 	issuers    map[string]*part[issuer.Options, *issuer.Issuer]
-	limits     map[string]*part[limit.Options, *limit.Limiter]
+	limits     map[string]*part[limitOptions, *limit.Limiter]
 	upstreams  map[string]*part[[]string, *upstream.Pool]
-	redis      *part[string, redis.UniversalClient] // nil without redis in the file
-	revocation *revoke.Lookup                       // nil without revocation in the file
+	redis      *part[config.Redis, redis.UniversalClient]   // nil without redis in the file
+	store      *part[config.Redis, *limit.Store]            // of shared limits; nil without redis
+	failures   *part[limit.FailureOptions, *limit.Failures] // nil without server.auth_failures
+	revocation *revoke.Lookup                               // nil without revocation in the file
 
 	users   atomic.Int64
 	retired atomic.Bool
@@ -95,6 +98,23 @@ func (s *snapshot) revoked(ctx context.Context, found *foundToken, v *token.Veri
 		found.issuers.Forget(found.raw)
 	}
 	return err
+}
+
+// overFailures refuses an address that sent too many invalid tokens, unless it
+// brings one that was verified before: that one costs nothing to check.
+func (s *snapshot) overFailures(ip netip.Addr, found *foundToken) error {
+	if s.failures == nil || found.issuers.Remembers(found.raw) {
+		return nil
+	}
+	return s.failures.value.Over(ip)
+}
+
+// countFailure counts an invalid token.
+func (s *snapshot) countFailure(ip netip.Addr, err error) {
+	var refused *token.Error
+	if s.failures != nil && errors.As(err, &refused) && refused.Reason == token.InvalidToken {
+		s.failures.value.Add(ip)
+	}
 }
 
 // acquire returns the current snapshot, which stays whole until it is released.

@@ -21,6 +21,7 @@ func startPublic(t *testing.T, h http.HandlerFunc) *gateway {
 routes:
   - match: /{rest...}
     public: true
+    timeout: 10m # none of these stories may end by it
     upstream: BACKEND
 `, "BACKEND", b.URL))
 }

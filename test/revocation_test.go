@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// startRevocation gives a gateway with a Redis; more is put below revocation.
-func startRevocation(t *testing.T, more string) (*gateway, *redis, *idp, *backend) {
+// startRevocation gives a gateway with a Redis; its issuer's section and the
+// one of revocation may be lengthened.
+func startRevocation(t *testing.T, issuer, revocation string) (*gateway, *redis, *idp, *backend) {
 	t.Helper()
 	p, b, r := newIDP(t), newBackend(t), startRedis(t)
 	return start(t, fill(`
@@ -19,15 +20,14 @@ redis:
 issuers:
   main:
     issuer: IDP
-    audiences: [https://heroes.example]
-    max_lifetime: 1h
+    audiences: [https://heroes.example]ISSUER
 revocation:
-  check: [jti, sid, sub, client_id]MORE
+  check: [jti, sid, sub, client_id]REVOCATION
 routes:
   - match: /heroes/{id}
     privileges: []
     upstream: BACKEND
-`, "IDP", p.URL, "REDIS", r.URL, "BACKEND", b.URL, "MORE", more)), r, p, b
+`, "IDP", p.URL, "REDIS", r.URL, "BACKEND", b.URL, "ISSUER", issuer, "REVOCATION", revocation)), r, p, b
 }
 
 // hash names a token in a revoked:jws key: whatever spelling its signature has.
@@ -38,7 +38,7 @@ func hash(token string) string {
 
 func TestAnyoneMayRevokeByRedis(t *testing.T) {
 	t.Parallel()
-	g, r, p, b := startRevocation(t, "")
+	g, r, p, b := startRevocation(t, "", "")
 	now := time.Now().Unix()
 	token := p.token(t, claims{"jti": "j:1", "sid": "s1", "sub": "alice", "client_id": "shop", "iat": now - 100})
 	for _, c := range []struct {
@@ -101,7 +101,7 @@ func TestAnyoneMayRevokeByRedis(t *testing.T) {
 
 func TestRevocationOfOneTokenLeavesOthers(t *testing.T) {
 	t.Parallel()
-	g, r, p, _ := startRevocation(t, "")
+	g, r, p, _ := startRevocation(t, "", "")
 	stolen, other := p.token(t, claims{"jti": "stolen"}), p.token(t)
 	g.do(t, "GET /heroes/1", bearer(stolen)).is(t, http.StatusOK)
 	r.do(t, "SET", "revoked:jti:main:stolen", "1", "EX", "600")
@@ -115,7 +115,7 @@ func TestRevocationOfOneTokenLeavesOthers(t *testing.T) {
 
 func TestRevokeCommand(t *testing.T) {
 	t.Parallel()
-	g, r, p, _ := startRevocation(t, "")
+	g, r, p, _ := startRevocation(t, "\n    max_lifetime: 1h", "")
 	revoke := func(stdin string, args ...string) (int, string) {
 		return command(t, stdin, append([]string{"revoke", "--config", g.config, "--issuer", "main"}, args...)...)
 	}
@@ -191,7 +191,7 @@ func TestRevokeCommand(t *testing.T) {
 
 func TestDeadRedisDenies(t *testing.T) {
 	t.Parallel()
-	g, r, p, b := startRevocation(t, "\n  on_error:\n    then: deny")
+	g, r, p, b := startRevocation(t, "", "\n  on_error:\n    then: deny")
 	token := bearer(p.token(t))
 	g.do(t, "GET /heroes/1", token).is(t, http.StatusOK)
 	before := b.count()
@@ -214,7 +214,7 @@ func TestDeadRedisDenies(t *testing.T) {
 
 func TestDeadRedisAllowsIfTheFileSaysSo(t *testing.T) {
 	t.Parallel()
-	g, r, p, _ := startRevocation(t, "\n  on_error:\n    then: allow")
+	g, r, p, _ := startRevocation(t, "", "\n  on_error:\n    then: allow")
 	token := bearer(p.token(t))
 	r.do(t, "SET", "revoked:sub:main:alice", "1")
 	g.do(t, "GET /heroes/1", token).refused(t, http.StatusUnauthorized, "revoked_token")

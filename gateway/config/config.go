@@ -34,11 +34,22 @@ type Server struct {
 	Listen         string         // host:port; default ":8080"
 	Status         string         // host:port of /livez, /readyz and /metrics; empty: off
 	TrustedProxies []netip.Prefix // peers whose forwarding headers are believed
+	AuthFailures   *AuthFailures  // nil: failed authentications are not limited
+}
+
+// AuthFailures limits the invalid tokens of one address.
+type AuthFailures struct {
+	Rate  Rate
+	Burst int // default: the rate's count
 }
 
 // Redis is the shared store.
 type Redis struct {
-	URL string // redis://, rediss:// or unix://, with the password if there is one; empty if the file needs none
+	URL string // redis:// or rediss://, +sentinel or +cluster; unix:// too; empty if the file needs none
+	// Username and Password go before those of the URL; CAFile is a PEM file
+	// for rediss:// beside the system's own authorities.
+	Username, Password, CAFile string
+	Replicas                   int // gateways on this Redis; 0: as last seen there
 }
 
 // Issuer is one party whose tokens are accepted.
@@ -124,10 +135,19 @@ type HeaderClaim struct {
 
 // Limit is one rate limit.
 type Limit struct {
-	Name  string
-	Key   []string // of ip, route and claim:PATH
-	Rate  Rate
-	Burst int // default: the rate's count
+	Name       string
+	Key        []string // of ip, route, issuer, claim:PATH and header:NAME
+	Rate       Rate
+	Burst      int             // 0: the rate's count
+	IPv6Prefix int             // bits of an IPv6 address that count
+	TierBy     string          // claim:PATH; empty: no tiers
+	Tiers      map[string]Rate // by the claim's value
+	Cost       int             // tokens that a request takes
+	Costs      map[string]int  // the same by method
+	Shared     bool            // one bucket for all gateways, in Redis
+	Lease      int             // tokens taken from Redis at once; 0: each request asks
+	OnError    string          // "local", "allow" or "deny", of a shared limit
+	Report     bool            // count what would be refused, and admit it
 }
 
 // Rate is so many requests in so long a time.

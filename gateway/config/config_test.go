@@ -189,7 +189,7 @@ routes:
 `)
 	equal(t, "revocation", cfg.Revocation, Revocation{Check: []string{"jti", "sid", "sub", "client_id"}, OnError: "deny"})
 	equal(t, "the algorithms beside a secret", cfg.Issuers["a"].Algorithms, []string{"HS256"})
-	equal(t, "the limit", cfg.Limits["a"], &Limit{Name: "a", Key: []string{"ip"}, Rate: Rate{7, 90 * time.Second}, Burst: 7})
+	equal(t, "the limit", cfg.Limits["a"], &Limit{Name: "a", Key: []string{"ip"}, Rate: Rate{7, 90 * time.Second}, IPv6Prefix: 64, Cost: 1})
 }
 
 func parse(t *testing.T, text string) *Config {
@@ -206,8 +206,9 @@ func TestWhole(t *testing.T) {
 	equal(t, "server", cfg.Server, Server{
 		Listen: "0.0.0.0:8443", Status: "[::1]:9902",
 		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")},
+		AuthFailures:   &AuthFailures{Rate{10, time.Minute}, 20},
 	})
-	equal(t, "redis", cfg.Redis, Redis{"rediss://user:password@redis.example.com:6380/2"})
+	equal(t, "redis", cfg.Redis, Redis{"rediss://user:password@redis.example.com:6380/2", "gatehouse", "secret", "testdata/ok/redis.pem", 3})
 	equal(t, "revocation", cfg.Revocation, Revocation{Check: []string{"jti", "sub"}, OnError: "allow"})
 	equal(t, "headers", cfg.Headers, Headers{
 		Prefix: "x-auth-user-",
@@ -218,8 +219,9 @@ func TestWhole(t *testing.T) {
 		},
 		MaxBytes: 4096,
 	})
-	perUser := &Limit{Name: "per_user", Key: []string{"claim:sub", "route"}, Rate: Rate{100, time.Minute}, Burst: 20}
-	perIP := &Limit{Name: "per_ip", Key: []string{"ip"}, Rate: Rate{50, time.Second}, Burst: 50}
+	perUser := &Limit{Name: "per_user", Key: []string{"claim:sub", "route"}, Rate: Rate{100, time.Minute}, Burst: 20, IPv6Prefix: 56, Cost: 1, Costs: map[string]int{"POST": 5, "OPTIONS": 0},
+		Shared: true, Lease: 2, OnError: "allow", TierBy: "claim:plan", Tiers: map[string]Rate{"gold": {1000, time.Minute}}}
+	perIP := &Limit{Name: "per_ip", Key: []string{"ip"}, Rate: Rate{50, time.Second}, IPv6Prefix: 64, Cost: 2, Report: true}
 	equal(t, "limits", cfg.Limits, map[string]*Limit{"per_user": perUser, "per_ip": perIP})
 	heroes := &Upstream{"heroes", []*url.URL{mustURL(t, "http://127.0.0.1:9001"), mustURL(t, "https://heroes.example.com/base")}}
 	bare := &Upstream{"http://127.0.0.1:9003/base/", []*url.URL{mustURL(t, "http://127.0.0.1:9003/base/")}}
@@ -461,7 +463,7 @@ func TestPositions(t *testing.T) {
 			t.Errorf("%s is at %v: %q, want %q", path, p, got, want)
 		}
 	}
-	equal(t, "the fault", cfg.Faultf("routes[3].upstream", "is %s", "down").Error(), "testdata/ok/whole.yaml:130:15: is down")
+	equal(t, "the fault", cfg.Faultf("routes[3].upstream", "is %s", "down").Error(), "testdata/ok/whole.yaml:150:15: is down")
 	equal(t, "the position in no file", new(Config).At("routes[0]"), Pos{})
 }
 

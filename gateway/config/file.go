@@ -29,13 +29,23 @@ type fileConfig struct {
 }
 
 type fileServer struct {
-	Listen         address   `yaml:"listen"`
-	Status         address   `yaml:"status"`
-	TrustedProxies []network `yaml:"trusted_proxies"`
+	Listen         address          `yaml:"listen"`
+	Status         address          `yaml:"status"`
+	TrustedProxies []network        `yaml:"trusted_proxies"`
+	AuthFailures   fileAuthFailures `yaml:"auth_failures"`
+}
+
+type fileAuthFailures struct {
+	Rate  rate `yaml:"rate" need:"how many invalid tokens an address may send, such as 10/1m"`
+	Burst int  `yaml:"burst"`
 }
 
 type fileRedis struct {
-	URL redisURL `yaml:"url" need:"where the shared store is, such as redis://127.0.0.1:6379/0"`
+	URL      redisURL `yaml:"url" need:"where the shared store is, such as redis://127.0.0.1:6379/0"`
+	Username string   `yaml:"username"`
+	Password string   `yaml:"password"`
+	CAFile   string   `yaml:"ca_file"`
+	Replicas int      `yaml:"replicas"`
 }
 
 type fileIssuer struct {
@@ -88,10 +98,21 @@ type fileHeaders struct {
 }
 
 type fileLimit struct {
-	Key   oneOrMany[limitKey] `yaml:"key" need:"what is counted: ip, route or claim:PATH"`
-	Rate  rate                `yaml:"rate" need:"how much is let through, such as 100/1m"`
-	Burst int                 `yaml:"burst"`
-	Scope string              `yaml:"scope" enum:"local"`
+	Key        oneOrMany[limitKey] `yaml:"key" need:"what is counted: ip, route, issuer, claim:PATH or header:NAME"`
+	Rate       rate                `yaml:"rate" need:"how much is let through, such as 100/1m"`
+	Burst      int                 `yaml:"burst"`
+	IPv6Prefix int                 `yaml:"ipv6_prefix"`
+	Scope      string              `yaml:"scope" enum:"local,shared"`
+	Lease      int                 `yaml:"lease"`
+	OnError    string              `yaml:"on_error" enum:"local,allow,deny"`
+	Cost       costs               `yaml:"cost"`
+	Tiers      fileTiers           `yaml:"tiers"`
+	Mode       string              `yaml:"mode" enum:"enforce,report"`
+}
+
+type fileTiers struct {
+	By    tierClaim        `yaml:"by" need:"the claim that says a caller's tier, such as claim:plan"`
+	Rates map[string]*rate `yaml:"rates" need:"the rates by the claim's value, such as gold: 1000/1m"`
 }
 
 type fileUpstream struct {
@@ -199,20 +220,25 @@ func plainURL(s string) (*url.URL, error) {
 type redisURL string
 
 func (u *redisURL) readText(s string) error {
-	const form = "want redis://[user:password@]host[:port][/database], rediss:// for TLS, or unix://[user:password@]/path"
+	const form = "want redis://[user:password@]host[:port][/database], rediss:// for TLS, unix://[user:password@]/path, " +
+		"redis+sentinel://host:port/?master_name=NAME&addr=host:port, or redis+cluster://host:port/?addr=host:port"
 	parsed, err := url.Parse(s)
 	if err != nil {
 		return errors.New(form)
 	}
-	switch parsed.Scheme {
-	case "redis", "rediss":
+	scheme, topology, _ := strings.Cut(parsed.Scheme, "+")
+	switch {
+	case parsed.Scheme == "unix":
+		if strings.Trim(parsed.Path, "/") == "" {
+			return errors.New(form)
+		}
+	case (scheme == "redis" || scheme == "rediss") && (topology == "" || topology == "sentinel" || topology == "cluster"):
 		db := strings.Trim(parsed.Path, "/")
 		if _, err := strconv.ParseUint(db, 10, 16); err != nil && db != "" || parsed.Hostname() == "" {
 			return errors.New(form)
 		}
-	case "unix":
-		if strings.Trim(parsed.Path, "/") == "" {
-			return errors.New(form)
+		if topology == "sentinel" && parsed.Query().Get("master_name") == "" {
+			return errors.New("a Sentinel needs the name of the master: redis+sentinel://host:port/?master_name=NAME")
 		}
 	default:
 		return errors.New(form)
@@ -235,19 +261,63 @@ func (r *rate) readText(s string) error {
 	return nil
 }
 
-// limitKey is ip, route or claim:PATH.
+// limitKey is ip, route, issuer, claim:PATH or header:NAME.
 type limitKey string
 
 func (k *limitKey) readText(s string) error {
-	if path, ok := strings.CutPrefix(s, "claim:"); ok {
-		if err := claimPath(path); err != nil {
+	kind, rest, _ := strings.Cut(s, ":")
+	switch {
+	case kind == "claim" && rest != "":
+		if err := claimPath(rest); err != nil {
 			return err
 		}
-	} else if s != "ip" && s != "route" {
-		return errors.New("want ip, route or claim:PATH, such as claim:sub")
+	case kind == "header" && strings.EqualFold(rest, "host"):
+		return errors.New("Host is no header to a Go server; a route's match can name a host")
+	case kind == "header" && isHTTPToken(rest):
+	case s != "ip" && s != "route" && s != "issuer":
+		return errors.New("want ip, route, issuer, claim:PATH or header:NAME, such as claim:sub")
 	}
 	*k = limitKey(s)
 	return nil
+}
+
+// tierClaim is claim:PATH: anything else the caller would choose.
+type tierClaim string
+
+func (c *tierClaim) readText(s string) error {
+	path, ok := strings.CutPrefix(s, "claim:")
+	if !ok {
+		return errors.New("want claim:PATH, such as claim:plan; only a verified token may say a caller's tier")
+	}
+	*c = tierClaim(s)
+	return claimPath(path)
+}
+
+// costs is a number of tokens, or a map of methods to numbers.
+type costs struct {
+	all      int
+	byMethod map[string]int
+}
+
+func (c *costs) readNode(r *reader, n *yaml.Node, path string) {
+	if n.Kind != yaml.MappingNode {
+		r.read(n, path, &c.all)
+		return
+	}
+	c.byMethod = map[string]int{}
+	r.pairs(n, path, func(key, value *yaml.Node) {
+		at := join(path, key.Value)
+		if method := key.Value; !isHTTPToken(method) || method != strings.ToUpper(method) {
+			r.fault(at, "%q in %s is no method; want upper case, such as POST", method, path)
+		}
+		if s, ok := r.scalar(value, at, "a whole number"); ok {
+			cost, err := strconv.Atoi(s)
+			if err != nil || cost < 0 || !r.isType(value, at, "!!int") {
+				r.fault(at, "%s is %s; want a whole number of tokens, 0 for free, without quotes", at, r.quote(at, s))
+			}
+			c.byMethod[key.Value] = cost
+		}
+	})
 }
 
 // claimPath checks a path to a claim: dotted, or a JSON Pointer. The errors

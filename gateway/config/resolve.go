@@ -17,7 +17,7 @@ func (r *reader) config(f *fileConfig) *Config {
 	c := &Config{
 		Version:   1,
 		Server:    r.server(&f.Server),
-		Redis:     Redis{string(f.Redis.URL)},
+		Redis:     r.redis(&f.Redis),
 		Issuers:   map[string]*Issuer{},
 		Limits:    map[string]*Limit{},
 		Upstreams: map[string]*Upstream{},
@@ -60,6 +60,9 @@ func (r *reader) server(f *fileServer) Server {
 	if r.ok("server.status") {
 		s.Status = f.Status.String()
 	}
+	if r.has("server.auth_failures") {
+		s.AuthFailures = &AuthFailures{Rate(f.AuthFailures.Rate), f.AuthFailures.Burst}
+	}
 	if s.Listen == s.Status && f.Status.port != "0" {
 		r.fault("server.status", "server.status is the address of server.listen; the status pages would be public, give them another port")
 	}
@@ -89,17 +92,75 @@ func (r *reader) revocation(f *fileRevocation) Revocation {
 	return v
 }
 
+func (r *reader) redis(f *fileRedis) Redis {
+	c := Redis{URL: string(f.URL), Username: f.Username, Password: f.Password, Replicas: f.Replicas}
+	if f.CAFile != "" {
+		c.CAFile = r.resolvePath(f.CAFile)
+		if r.ok("redis.url") && !strings.HasPrefix(c.URL, "rediss") {
+			r.fault("redis.ca_file", "redis.ca_file goes with TLS only, and redis.url says none; write rediss://")
+		}
+	}
+	return c
+}
+
 func (r *reader) limit(name string, f *fileLimit) *Limit {
 	path := "limits." + name
 	if !isName(name) {
 		r.fault(path, "limit name %q: want letters, digits, - and _", name)
 	}
-	l := &Limit{Name: name, Rate: Rate(f.Rate), Burst: or(f.Burst, f.Rate.Count)}
+	l := &Limit{
+		Name: name, Rate: Rate(f.Rate), Burst: f.Burst, IPv6Prefix: or(f.IPv6Prefix, 64), TierBy: string(f.Tiers.By),
+		Cost: or(f.Cost.all, 1), Costs: f.Cost.byMethod, Shared: f.Scope == "shared", Lease: f.Lease, Report: f.Mode == "report",
+	}
 	for _, key := range f.Key {
 		l.Key = append(l.Key, string(key))
 	}
 	r.distinct(path+".key", l.Key)
+	if l.IPv6Prefix > 128 {
+		r.fault(path+".ipv6_prefix", "%s.ipv6_prefix is %d; an address has 128 bits", path, l.IPv6Prefix)
+	}
+	least := or(l.Burst, l.Rate.Count)
+	if f.Tiers.Rates != nil {
+		l.Tiers = map[string]Rate{}
+	}
+	for value, rate := range f.Tiers.Rates {
+		l.Tiers[value] = Rate(*rate)
+		if l.Burst == 0 {
+			least = min(least, rate.Count)
+		}
+	}
+	r.costs(path, f, l, least)
+	if !l.Shared {
+		for _, key := range []string{"lease", "on_error"} {
+			if r.has(path + "." + key) {
+				r.fault(path+"."+key, "%s.%s means something for a shared limit only; say scope: shared, or leave it out", path, key)
+			}
+		}
+		return l
+	}
+	l.OnError = or(f.OnError, "local")
+	if !r.has("redis") {
+		r.fault(path+".scope", "%s is shared, and the file has no redis; add redis with its url", path)
+	}
+	if l.Lease > least {
+		r.fault(path+".lease", "%s.lease is %d, more than the %d tokens of a full bucket; take a small part of it", path, l.Lease, least)
+	}
 	return l
+}
+
+// costs faults a cost that no bucket ever holds: such a request would never be admitted.
+func (r *reader) costs(path string, f *fileLimit, l *Limit, least int) {
+	if least <= 0 { // a rate or burst at fault
+		return
+	}
+	if l.Cost > least {
+		r.fault(path+".cost", "%s.cost is %d, more than the %d tokens of a full bucket, so no request would be admitted", path, l.Cost, least)
+	}
+	for method, cost := range l.Costs {
+		if at := path + ".cost." + method; cost > least {
+			r.fault(at, "%s is %d, more than the %d tokens of a full bucket, so no such request would be admitted", at, cost, least)
+		}
+	}
 }
 
 // targets checks the URLs of an upstream.

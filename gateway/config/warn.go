@@ -16,8 +16,12 @@ func (c *Config) warnings() []Fault {
 			warn(index("server.trusted_proxies", i), "server.trusted_proxies trusts everyone (%s): any caller may say who he is in X-Forwarded-For", n)
 		}
 	}
-	if c.Redis.URL != "" && !c.Revocation.Enabled() {
-		warn("redis", "nothing uses redis; revocation would")
+	shared := false
+	for _, l := range c.Limits {
+		shared = shared || l.Shared
+	}
+	if c.Redis.URL != "" && !c.Revocation.Enabled() && !shared {
+		warn("redis", "nothing uses redis; revocation and shared limits would")
 	}
 	c.warnUnused(warn)
 	for name, i := range c.Issuers {

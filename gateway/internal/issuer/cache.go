@@ -75,8 +75,8 @@ func (s Set) remembered(raw token.Raw) *facts {
 	if c == nil {
 		return nil
 	}
-	f, ok := c.entries.GetIfPresent(tailOf(raw))
-	if !ok || f.raw.Reveal() != raw.Reveal() || !slices.Contains(s, f.issuer) {
+	f := s.find(c, raw)
+	if f == nil {
 		c.misses.Add(1)
 		return nil
 	}
@@ -88,6 +88,21 @@ func (s Set) remembered(raw token.Raw) *facts {
 	}
 	c.hits.Add(1)
 	return f
+}
+
+func (s Set) find(c *Cache, raw token.Raw) *facts {
+	f, ok := c.entries.GetIfPresent(tailOf(raw))
+	if !ok || f.raw.Reveal() != raw.Reveal() || !slices.Contains(s, f.issuer) {
+		return nil
+	}
+	return f
+}
+
+// Remembers says whether the token was verified before, so that checking it
+// again costs next to nothing.
+func (s Set) Remembers(raw token.Raw) bool {
+	c := s.cache()
+	return c != nil && s.find(c, raw) != nil
 }
 
 func (s Set) cache() *Cache {

@@ -2,6 +2,7 @@ package limit
 
 import (
 	"fmt"
+	"net/http"
 	"net/netip"
 	"strings"
 	"testing"
@@ -15,7 +16,7 @@ import (
 
 func keyOf(l *Limiter, s Subject) string {
 	var k key
-	k.write(l.parts, s)
+	k.write(l, &s, l.tier(&s))
 	return string(k.bytes())
 }
 
@@ -25,6 +26,11 @@ func TestKeysThatAreOneAndKeysThatDiffer(t *testing.T) {
 	sub := func(issuer, json string) Subject { return claims(t, issuer, json) }
 	on := func(s Subject, route, ip string) Subject {
 		s.Route, s.IP = route, netip.MustParseAddr(ip)
+		return s
+	}
+	header := func(ip, name string, values ...string) Subject {
+		s := from(ip)
+		s.Header = http.Header{name: values}
 		return s
 	}
 	for _, test := range []struct {
@@ -59,6 +65,20 @@ func TestKeysThatAreOneAndKeysThatDiffer(t *testing.T) {
 		{"an object", "claim:sub", sub("main", `{"sub":{"a":1}}`), from("192.0.2.1"), true},
 		{"an array", "claim:sub", sub("main", `{"sub":["jane"]}`), from("192.0.2.1"), true},
 
+		{"one issuer", "issuer", sub("main", `{"sub":"jane"}`), sub("main", `{"sub":"joe"}`), true},
+		{"two issuers", "issuer", sub("main", `{"sub":"jane"}`), sub("other", `{"sub":"jane"}`), false},
+		{"no issuer goes by address", "issuer", from("192.0.2.1"), from("192.0.2.2"), false},
+
+		{"one header", "header:x-api-key", header("192.0.2.1", "X-Api-Key", "a"), header("192.0.2.2", "X-Api-Key", "a"), true},
+		{"two headers", "header:X-API-Key", header("192.0.2.1", "X-Api-Key", "a"), header("192.0.2.1", "X-Api-Key", "b"), false},
+		{"another header", "header:X-API-Key", header("192.0.2.1", "X-Other", "a"), from("192.0.2.1"), true},
+		{"an empty header goes by address", "header:X-API-Key", header("192.0.2.1", "X-Api-Key", ""), from("192.0.2.1"), true},
+		{"no header goes by address", "header:X-API-Key", from("192.0.2.1"), from("192.0.2.2"), false},
+		{"a header twice", "header:X-API-Key", header("192.0.2.1", "X-Api-Key", "a", "b"), header("192.0.2.1", "X-Api-Key", "b", "a"), false},
+		{"a header twice and joined", "header:X-API-Key", header("192.0.2.1", "X-Api-Key", "a", "b"), header("192.0.2.1", "X-Api-Key", "a, b"), false},
+		{"a very long header", "header:X-API-Key", header("192.0.2.1", "X-Api-Key", strings.Repeat("x", 5000)+"a"), header("192.0.2.1", "X-Api-Key", strings.Repeat("x", 5000)+"b"), false},
+		{"forged: the address as a header", "header:X-API-Key", header("192.0.2.1", "X-Api-Key", "\x01\x04\xc0\x00\x02\x01"), from("192.0.2.1"), false},
+
 		{"forged: the address as a claim", "claim:sub", sub("main", `{"sub":"192.0.2.1"}`), from("192.0.2.1"), false},
 		{"forged: the address's bytes as a claim", "claim:sub", sub("main", `{"sub":"\u0001\u0004\u0041\u0041\u0041\u0041"}`), from("65.65.65.65"), false},
 		{"forged: a boundary moved", "claim:sub claim:org", sub("main", `{"sub":"a","org":"bc"}`), sub("main", `{"sub":"ab","org":"c"}`), false},
@@ -73,6 +93,55 @@ func TestKeysThatAreOneAndKeysThatDiffer(t *testing.T) {
 		if len(a) > maxKey || len(b) > maxKey {
 			t.Errorf("%s: keys of %d and %d bytes", test.why, len(a), len(b))
 		}
+	}
+}
+
+func TestIPv6Prefix(t *testing.T) {
+	for _, test := range []struct {
+		bits int
+		a, b string
+		same bool
+	}{
+		{0, "2001:db8:0:1::1", "2001:db8:0:1:ffff::1", true},
+		{0, "2001:db8:0:1::1", "2001:db8:0:2::1", false},
+		{56, "2001:db8:0:1::1", "2001:db8:0:ff::1", true},
+		{56, "2001:db8:0:1::1", "2001:db8:0:100::1", false},
+		{61, "2001:db8:0:1::1", "2001:db8:0:7::1", true},
+		{61, "2001:db8:0:1::1", "2001:db8:0:8::1", false},
+		{128, "2001:db8::1", "2001:db8::2", false},
+		{1, "4000::", "7fff::", true},
+		{56, "192.0.2.1", "192.0.2.2", false},
+		{56, "::ffff:192.0.2.1", "192.0.2.1", true},
+	} {
+		l := limiter(t, Options{Rate: Rate{1, time.Second}, IPv6Prefix: test.bits})
+		if same := keyOf(l, from(test.a)) == keyOf(l, from(test.b)); same != test.same {
+			t.Errorf("%s and %s by /%d: one caller is %t", test.a, test.b, test.bits, same)
+		}
+	}
+}
+
+// TestTiersHaveKeysOfTheirOwn, in this process and in Redis, where the slot is
+// the same for all limits that count by the same.
+func TestTiersHaveKeysOfTheirOwn(t *testing.T) {
+	r := Rate{9, time.Second}
+	plain := limiter(t, Options{Name: "plain", Keys: []string{"claim:sub"}, Rate: r})
+	tiers := limiter(t, Options{Name: "tiers", Keys: []string{"claim:sub"}, Rate: r, TierBy: "claim:plan", Tiers: map[string]Tier{"gold": {Rate: r}, "iron": {Rate: r}}})
+	gold, iron, none := claims(t, "m", `{"sub":"a","plan":"gold"}`), claims(t, "m", `{"sub":"a","plan":"iron"}`), claims(t, "m", `{"sub":"a"}`)
+	if a, b, c := keyOf(tiers, gold), keyOf(tiers, iron), keyOf(tiers, none); a == b || b == c || a == c || c != keyOf(plain, gold) {
+		t.Errorf("%x, %x and %x", a, b, c)
+	}
+	name := func(l *Limiter, s Subject) string {
+		var k key
+		tier := l.tier(&s)
+		k.write(l, &s, tier)
+		return k.redis(l.name, l.plans[tier].suffix)
+	}
+	tag := strings.TrimPrefix(name(plain, none), "limit:plain:")
+	if len(tag) != 24 || name(tiers, gold) != "limit:tiers:"+tag+":gold" || name(tiers, none) != "limit:tiers:"+tag {
+		t.Errorf("%s, %s", name(plain, none), name(tiers, gold))
+	}
+	if name(plain, claims(t, "n", `{"sub":"a"}`)) == name(plain, none) {
+		t.Error("two callers have one bucket in Redis")
 	}
 }
 

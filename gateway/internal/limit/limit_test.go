@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"net/http"
 	"net/netip"
 	"runtime"
 	"strings"
@@ -12,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"gatehouse/gateway/token"
 )
@@ -121,7 +124,7 @@ func TestAgainstOracle(t *testing.T) {
 			// Never earlier than the truth: a caller who comes back then is served.
 			before := c.now
 			c.Advance(time.Duration(ceilSeconds(refused(t, err).RetryAfter)) * time.Second)
-			if l.wait(bucketOf(l, caller(1)), c.now) != 0 {
+			if l.plans[0].untilHeld(1-bucketOf(l, caller(1)).TokensAt(c.now)) != 0 {
 				t.Fatalf("seed %d, %+v, burst %d: refused again after %v", seed, r, burst, c.now.Sub(before))
 			}
 			c.now = before
@@ -188,17 +191,40 @@ func TestPolicy(t *testing.T) {
 }
 
 func TestNewRefuses(t *testing.T) {
-	good := Options{Name: "n", Keys: []string{"ip"}, Rate: Rate{1, time.Second}}
+	store := NewStore(StoreOptions{})
+	good := Options{Name: "n", Keys: []string{"ip"}, Rate: Rate{10, time.Second}}
 	if _, err := New(good); err != nil {
 		t.Fatal(err)
 	}
 	for want, change := range map[string]func(*Options){
-		`name ""`:                      func(o *Options) { o.Name = "" },
-		`name "a\nb"`:                  func(o *Options) { o.Name = "a\nb" },
-		`name "é"`:                     func(o *Options) { o.Name = "é" },
-		"admits nothing":               func(o *Options) { o.Rate.Count = 0 },
-		"a rate of 1 per 0s":           func(o *Options) { o.Rate.Per = 0 },
-		"below zero":                   func(o *Options) { o.Burst = -1 },
+		`name ""`:                   func(o *Options) { o.Name = "" },
+		`name "a\nb"`:               func(o *Options) { o.Name = "a\nb" },
+		`name "é"`:                  func(o *Options) { o.Name = "é" },
+		"admits nothing":            func(o *Options) { o.Rate.Count = 0 },
+		"a rate of 10 per 0s":       func(o *Options) { o.Rate.Per = 0 },
+		"below zero":                func(o *Options) { o.Burst = -1 },
+		"prefix of 129 bits":        func(o *Options) { o.IPv6Prefix = 129 },
+		"want a header's name":      func(o *Options) { o.Keys = []string{"header:"} },
+		`"header:a b"`:              func(o *Options) { o.Keys = []string{"header:a b"} },
+		`unknown key "issuer:a"`:    func(o *Options) { o.Keys = []string{"issuer:a"} },
+		"only a shared limit has":   func(o *Options) { o.Lease = 5 },
+		"asks what to do on errors": func(o *Options) { o.OnError = OnErrorDeny },
+		"way \"hope\" to meet":      func(o *Options) { o.Store, o.OnError = store, "hope" },
+		"a lease of 11 tokens":      func(o *Options) { o.Store, o.Lease = store, 11 },
+		"a lease of -1 tokens":      func(o *Options) { o.Store, o.Lease = store, -1 },
+		"104 days":                  func(o *Options) { o.Store, o.Rate = store, Rate{10, 105 * 24 * time.Hour} },
+		"braces":                    func(o *Options) { o.Store, o.Name = store, "a{b" },
+		"a cost of 1 to 11":         func(o *Options) { o.Costs = map[string]int{"GET": 11} },
+		"a cost of -1 to":           func(o *Options) { o.Costs = map[string]int{"GET": -1} },
+		"a cost of 11 to 11":        func(o *Options) { o.Cost = 11 },
+		"want a claim and":          func(o *Options) { o.TierBy = "claim:plan" },
+		"want a claim and 1":        func(o *Options) { o.Tiers = map[string]Tier{"gold": {Rate: Rate{1, 1}}} },
+		"anything else the caller":  func(o *Options) { o.TierBy, o.Tiers = "header:Plan", map[string]Tier{"gold": {Rate: Rate{1, 1}}} },
+		"a tier without a name":     func(o *Options) { o.TierBy, o.Tiers = "claim:plan", map[string]Tier{"": {Rate: Rate{1, 1}}} },
+		`tier "gold": a rate of 0`:  func(o *Options) { o.TierBy, o.Tiers = "claim:plan", map[string]Tier{"gold": {}} },
+		`tier "tin": a cost of 2 to 2`: func(o *Options) {
+			o.Cost, o.TierBy, o.Tiers = 2, "claim:plan", map[string]Tier{"tin": {Rate: Rate{9, 1}, Burst: 1}}
+		},
 		"number of entries below":      func(o *Options) { o.MaxEntries = -1 },
 		"has no key":                   func(o *Options) { o.Keys = nil },
 		`unknown key "sub"`:            func(o *Options) { o.Keys = []string{"ip", "sub"} },
@@ -216,10 +242,13 @@ func TestNewRefuses(t *testing.T) {
 }
 
 func TestNeedsClaims(t *testing.T) {
-	for keys, want := range map[string]bool{"ip": false, "route": false, "ip route": false, "claim:sub": true, "route claim:client_id": true} {
+	for keys, want := range map[string]bool{"ip": false, "route": false, "ip route": false, "claim:sub": true, "route claim:client_id": true, "issuer": true, "header:X-Api-Key": false} {
 		if got := limiter(t, Options{Keys: strings.Fields(keys), Rate: Rate{1, time.Second}}).NeedsClaims(); got != want {
 			t.Errorf("%s: %t", keys, got)
 		}
+	}
+	if !limiter(t, Options{Rate: Rate{1, time.Second}, TierBy: "claim:plan", Tiers: map[string]Tier{"gold": {Rate: Rate{2, time.Second}}}}).NeedsClaims() {
+		t.Error("tiers are read from a claim that nobody verified")
 	}
 }
 
@@ -325,7 +354,7 @@ func TestEvictionNeverRefills(t *testing.T) {
 }
 
 // checkList compares the list with the map.
-func checkList(t *testing.T, tab *table, size int) {
+func checkList(t *testing.T, tab *table[rate.Limiter], size int) {
 	t.Helper()
 	n := 0
 	for e := tab.order.next; e != &tab.order; e = e.next {
@@ -348,7 +377,7 @@ func TestOverflowIsShared(t *testing.T) {
 	for n := 100; n < 150; n++ {
 		passed += admitted(1, caller(n), l)
 	}
-	if passed != 3 || l.Stats() != (Stats{Keys: 5, Spills: 50}) {
+	if passed != 3 || l.Stats() != (Stats{Admitted: 8, Refused: 47, Keys: 5, Spills: 50}) {
 		t.Errorf("%d strangers admitted, want the 3 of one bucket; %+v", passed, l.Stats())
 	}
 	if n := admitted(5, caller(0), l); n != 2 {
@@ -413,7 +442,7 @@ func TestManyCallersConcurrently(t *testing.T) {
 	for g := range 8 {
 		wg.Go(func() {
 			for i := range 500 {
-				Allow([]*Limiter{l}, caller(g*i%200))
+				_ = Allow([]*Limiter{l}, caller(g*i%200))
 			}
 		})
 	}
@@ -426,7 +455,14 @@ func TestAllowAllocatesNothing(t *testing.T) {
 	sub := limiter(t, Options{Name: "sub", Keys: []string{"claim:sub", "route"}, Rate: Rate{1 << 30, time.Second}})
 	s := claims(t, "main", `{"sub":"jane"}`)
 	s.IP = netip.MustParseAddr("2001:db8::1")
-	for _, ls := range [][]*Limiter{{ip}, {sub}, {sub, ip}} {
+	header := limiter(t, Options{
+		Keys: []string{"header:X-Api-Key"}, Rate: Rate{1 << 30, time.Second}, Costs: map[string]int{"GET": 2},
+		TierBy: "claim:plan", Tiers: map[string]Tier{"gold": {Rate: Rate{1 << 30, time.Second}}},
+	})
+	s.Method, s.Header = "GET", http.Header{"X-Api-Key": {"k"}}
+	leased := limiter(t, Options{Rate: Rate{1 << 20, time.Hour}, Lease: 10_000, Store: startRedis(t).gateway(t, StoreOptions{})})
+	_ = Allow([]*Limiter{leased}, s)
+	for _, ls := range [][]*Limiter{{ip}, {sub}, {sub, ip}, {header, ip}, {leased}, {leased, ip, sub}} {
 		if n := testing.AllocsPerRun(100, func() {
 			if err := Allow(ls, s); err != nil {
 				t.Fatal(err)
@@ -443,7 +479,7 @@ func BenchmarkAllow(b *testing.B) {
 			l := limiter(b, Options{Rate: Rate{1 << 30, time.Second}, MaxEntries: keys})
 			ls := []*Limiter{l}
 			for n := range keys {
-				Allow(ls, caller(n))
+				_ = Allow(ls, caller(n))
 			}
 			b.ReportAllocs()
 			n := 0
@@ -463,30 +499,40 @@ func BenchmarkFlood(b *testing.B) {
 	l := limiter(b, Options{Rate: Rate{1, time.Hour}, Burst: 1, MaxEntries: size})
 	ls := []*Limiter{l}
 	for n := range size {
-		Allow(ls, caller(n))
+		_ = Allow(ls, caller(n))
 	}
 	n := size
 	for b.Loop() {
 		n++
-		Allow(ls, caller(n))
+		_ = Allow(ls, caller(n))
 	}
 }
 
 // BenchmarkMemory reports the bytes for each of a million keys of eight bytes
-// of payload, the key itself included.
+// of payload, the key itself included: of local buckets, and of what a gateway
+// remembers of shared ones.
 func BenchmarkMemory(b *testing.B) {
 	const keys = 1_000_000
-	for b.Loop() {
-		var before, after runtime.MemStats
-		runtime.GC()
-		runtime.ReadMemStats(&before)
-		l := limiter(b, Options{Rate: Rate{1, time.Hour}, MaxEntries: keys})
-		for n := range keys {
-			Allow([]*Limiter{l}, caller(n))
-		}
-		runtime.GC()
-		runtime.ReadMemStats(&after)
-		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/keys, "B/key")
-		runtime.KeepAlive(l)
+	gone := startRedis(b)
+	gone.kill()
+	for _, test := range []struct {
+		name  string
+		store *Store
+	}{{"local", nil}, {"shared", gone.gateway(b, StoreOptions{Replicas: 2})}} {
+		b.Run(test.name, func(b *testing.B) {
+			for b.Loop() {
+				var before, after runtime.MemStats
+				runtime.GC()
+				runtime.ReadMemStats(&before)
+				l := limiter(b, Options{Rate: Rate{1, time.Hour}, MaxEntries: keys, Store: test.store})
+				for n := range keys {
+					_ = Allow([]*Limiter{l}, caller(n))
+				}
+				runtime.GC()
+				runtime.ReadMemStats(&after)
+				b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/keys, "B/key")
+				runtime.KeepAlive(l)
+			}
+		})
 	}
 }

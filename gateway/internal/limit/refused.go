@@ -8,16 +8,38 @@ import (
 	"time"
 )
 
+// The problem types of draft-ietf-httpapi-ratelimit-headers-11 §5. Problems of
+// both have the extension member violated-policies, an array of the limits' names.
+const (
+	QuotaExceeded            = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+	TemporaryReducedCapacity = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
+)
+
 // Refused says that a limit admits no more of a caller's requests for now.
 type Refused struct {
-	Limit      string        // the limit's name
-	Quota      int           // requests that the limit allows in Window, in the long run
+	Limit      string        // the name of the limit with the longest wait
+	Violated   []string      // the names of all that refused, in no order
+	Quota      int           // tokens that the limit allows in Window, in the long run
 	Window     time.Duration // whole seconds
-	RetryAfter time.Duration // until the next request is admitted, if nobody else takes its place
+	Remaining  int           // tokens that are left, fewer than the request costs
+	RetryAfter time.Duration // until the request is admitted, if nobody else takes its place
+	Reduced    bool          // Redis cannot be asked, and this gateway's share of the limit is spent
 }
 
 func (e *Refused) Error() string {
-	return fmt.Sprintf("over the limit %s of %d requests in %s; the next is admitted in %s", e.Limit, e.Quota, e.Window, e.RetryAfter)
+	share := ""
+	if e.Reduced {
+		share = " (this gateway's share while Redis cannot be asked)"
+	}
+	return fmt.Sprintf("over the limit %s of %d requests in %s%s; the next is admitted in %s", e.Limit, e.Quota, e.Window, share, e.RetryAfter)
+}
+
+// Problem returns the problem type, an absolute URI (RFC 9457 §3.1.1).
+func (e *Refused) Problem() string {
+	if e.Reduced {
+		return TemporaryReducedCapacity
+	}
+	return QuotaExceeded
 }
 
 // Headers returns the values of the three header fields of the answer, as
@@ -27,12 +49,30 @@ func (e *Refused) Error() string {
 // rounded up to whole seconds, never down, and the draft's §6 forbids a
 // Retry-After that is earlier than t.
 func (e *Refused) Headers() (rateLimit, policy, retryAfter string) {
-	seconds := ceilSeconds(e.RetryAfter)
-	name := quote(e.Limit)
-	return fmt.Sprintf("%s;r=0;t=%d", name, seconds),
-		fmt.Sprintf("%s;q=%d;w=%d", name, e.Quota, ceilSeconds(e.Window)),
-		strconv.FormatInt(seconds, 10)
+	return limitField(e.Limit, e.Remaining, e.RetryAfter), policyField(e.Limit, e.Quota, e.Window),
+		strconv.FormatInt(ceilSeconds(e.RetryAfter), 10)
 }
+
+// Headers returns the values of RateLimit and RateLimit-Policy for an answer
+// that was not refused, as [Refused.Headers] has them; t is when there is one
+// token more. Both are "" where no limit applied.
+func (d Decision) Headers() (rateLimit, policy string) {
+	if d.plan == nil {
+		return "", ""
+	}
+	return limitField(d.Limit, d.Remaining, d.Reset), d.plan.policy
+}
+
+func limitField(name string, left int, wait time.Duration) string {
+	return quote(name) + ";r=" + strconv.Itoa(min(left, maxInteger)) + ";t=" + strconv.FormatInt(ceilSeconds(wait), 10)
+}
+
+func policyField(name string, quota int, window time.Duration) string {
+	return quote(name) + ";q=" + strconv.Itoa(quota) + ";w=" + strconv.FormatInt(ceilSeconds(window), 10)
+}
+
+// maxInteger is the largest Integer of Structured Fields (RFC 9651 §3.3.1).
+const maxInteger = 999_999_999_999_999
 
 func ceilSeconds(d time.Duration) int64 {
 	s := int64(d / time.Second)
@@ -49,11 +89,14 @@ func ceilSeconds(d time.Duration) int64 {
 func policy(r Rate) (quota int, window time.Duration) {
 	window = time.Duration(ceilSeconds(r.Per)) * time.Second
 	q := math.Floor(float64(r.Count) * float64(window) / float64(r.Per))
-	return int(min(q, 999_999_999_999_999)), window // RFC 9651 §3.3.1
+	return int(min(q, maxInteger)), window
 }
 
 // quote writes a Structured Fields String (RFC 9651 §4.1.6).
 func quote(s string) string {
+	if !strings.ContainsAny(s, `\"`) {
+		return `"` + s + `"`
+	}
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
 }
 

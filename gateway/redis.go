@@ -1,0 +1,102 @@
+package gateway
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"gatehouse/gateway/config"
+)
+
+// newRedis makes a client of one server, of Sentinels or of a Cluster; it
+// connects when it is first asked. Errors hold nothing of the URL, which may
+// carry a password.
+func newRedis(c config.Redis) (redis.UniversalClient, error) {
+	roots, err := authorities(c.CAFile)
+	if err != nil {
+		return nil, err
+	}
+	scheme, rest, _ := strings.Cut(c.URL, "://")
+	scheme, topology, _ := strings.Cut(scheme, "+")
+	plain := scheme + "://" + rest
+	// The breakers decide, each within one time-out, so that the client itself never retries.
+	switch topology {
+	case "sentinel":
+		o, err := redis.ParseFailoverURL(plain)
+		if err != nil {
+			return nil, redisError(err)
+		}
+		credentials(&o.Username, &o.Password, c)
+		trust(o.TLSConfig, roots)
+		o.MaxRetries, o.DialerRetries, o.ContextTimeoutEnabled, o.DisableIdentity = -1, 1, true, true
+		return redis.NewFailoverClient(o), nil
+	case "cluster":
+		o, err := redis.ParseClusterURL(plain)
+		if err != nil {
+			return nil, redisError(err)
+		}
+		credentials(&o.Username, &o.Password, c)
+		trust(o.TLSConfig, roots)
+		o.MaxRetries, o.DialerRetries, o.ContextTimeoutEnabled, o.DisableIdentity = -1, 1, true, true
+		o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+		return redis.NewClusterClient(o), nil
+	}
+	o, err := redis.ParseURL(plain)
+	if err != nil {
+		return nil, redisError(err)
+	}
+	credentials(&o.Username, &o.Password, c)
+	trust(o.TLSConfig, roots)
+	o.MaxRetries, o.DialerRetries, o.ContextTimeoutEnabled, o.DisableIdentity = -1, 1, true, true
+	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	return redis.NewClient(o), nil
+}
+
+func redisError(err error) error {
+	var parse *url.Error
+	if errors.As(err, &parse) {
+		err = parse.Err
+	}
+	return fmt.Errorf("not a Redis URL: %w", err)
+}
+
+func credentials(username, password *string, c config.Redis) {
+	if c.Username != "" {
+		*username = c.Username
+	}
+	if c.Password != "" {
+		*password = c.Password
+	}
+}
+
+func trust(t *tls.Config, roots *x509.CertPool) {
+	if t != nil && roots != nil {
+		t.RootCAs = roots
+	}
+}
+
+// authorities are the system's and those of the file; nil without one.
+func authorities(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the authorities of ca_file: %w", err)
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool()
+	}
+	if !roots.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("ca_file %s holds no certificate in PEM", file)
+	}
+	return roots, nil
+}
