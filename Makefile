@@ -26,6 +26,24 @@ $(PROVIDER)/node_modules/.package-lock.json: $(PROVIDER)/package.json $(PROVIDER
 	npm ci --prefix $(PROVIDER) --no-audit --no-fund
 	@touch $@
 
+# make test-keycloak   against a real Keycloak (needs Java 17 or newer, and Maven, which fetches it)
+KEYCLOAK_VERSION = 26.7.3
+KEYCLOAK_CACHE   = test/keycloak/.cache
+KEYCLOAK_HOME    = $(KEYCLOAK_CACHE)/keycloak-$(KEYCLOAK_VERSION)
+
+.PHONY: test-keycloak
+test-keycloak: $(KEYCLOAK_CACHE)/$(KEYCLOAK_VERSION)
+	KEYCLOAK_HOME=$(CURDIR)/$(KEYCLOAK_HOME) go test -race -count=1 -timeout 15m -tags keycloak ./test/keycloak/
+
+$(KEYCLOAK_CACHE)/$(KEYCLOAK_VERSION):
+	@command -v java >/dev/null && command -v mvn >/dev/null || \
+	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends openjdk-17-jre-headless maven; }
+	@rm -rf $(KEYCLOAK_CACHE) && mkdir -p $(KEYCLOAK_CACHE)
+	@cd $(KEYCLOAK_CACHE) && mvn -q -B org.apache.maven.plugins:maven-dependency-plugin:3.8.1:unpack \
+		-Dartifact=org.keycloak:keycloak-quarkus-dist:$(KEYCLOAK_VERSION):zip -DoutputDirectory=. || \
+	{ echo "*** Maven could not fetch Keycloak $(KEYCLOAK_VERSION), so NOTHING was tested against it ***"; exit 1; }
+	@touch $@
+
 lint:
 	@unformatted=$$(gofmt -l cmd gateway test); \
 	if [ -n "$$unformatted" ]; then echo "gofmt would change: $$unformatted"; exit 1; fi

@@ -31,7 +31,7 @@ type builder struct {
 	metrics *metrics
 	cache   *issuer.Cache
 	log     *slog.Logger
-	// transient keeps the issuers' snapshot files out of it: another user's
+	// transient leaves the issuers' snapshot files as they are: another user's
 	// command must not replace what a running gateway reads and writes.
 	transient bool
 	faults    config.Faults
@@ -127,7 +127,7 @@ func (b *builder) issuer(s *snapshot, name string, c *config.Issuer) {
 		Name: name, Issuer: c.Issuer, Insecure: c.Insecure,
 		Audiences: c.Audiences, Algorithms: c.Algorithms, Leeway: c.Leeway, MaxLifetime: c.MaxLifetime,
 		Profile: c.Profile, AcceptIDTokens: c.AcceptIDTokens, IgnoreCnf: c.IgnoreCnf,
-		JWKSURI: c.JWKS.URI, Refresh: c.JWKS.Refresh, MinRefreshInterval: c.JWKS.MinRefreshInterval, MaxStale: c.JWKS.MaxStale, Snapshot: c.JWKS.Snapshot,
+		JWKSURI: c.JWKS.URI, Refresh: c.JWKS.Refresh, MinRefreshInterval: c.JWKS.MinRefreshInterval, MaxStale: c.JWKS.MaxStale, Snapshot: c.JWKS.Snapshot, SnapshotReadOnly: b.transient,
 	}
 	for _, required := range c.RequiredClaims {
 		path, err := token.ParsePath(required.Claim)
@@ -136,9 +136,6 @@ func (b *builder) issuer(s *snapshot, name string, c *config.Issuer) {
 			continue
 		}
 		o.RequiredClaims = append(o.RequiredClaims, issuer.RequiredClaim{Path: path, Values: required.Values})
-	}
-	if b.transient {
-		o.Snapshot = ""
 	}
 	if c.Secret != "" {
 		o.Secret = []byte(c.Secret)

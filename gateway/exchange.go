@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"log/slog"
 	"net"
@@ -32,19 +33,21 @@ type exchange struct {
 	requestID string
 	trace     trace
 
-	route    *builtRoute // nil until one matched
-	path     string      // the canonical escaped path
-	verified *token.Verified
-	decision limit.Decision // what the limits left
-	headers  []inject.Header
-	found    *foundToken // nil where no token was read
-	refused  *refusal    // nil if the request was forwarded
+	route      *builtRoute // nil until one matched
+	path       string      // the canonical escaped path
+	verified   *token.Verified
+	decision   limit.Decision // what the limits left
+	headers    []inject.Header
+	found      *foundToken // nil where no token was read
+	refused    *refusal    // nil if the request was forwarded
+	forwarding bool        // the target may have been told of the request
+	abort      bool        // the client is gone: nothing more is to be written
 }
 
 func (g *Gateway) begin(s *snapshot, w http.ResponseWriter, r *http.Request) *exchange {
 	g.active.Add(1)
 	x := &exchange{gateway: g, snapshot: s, r: r, start: g.now()}
-	x.w = &recorder{ResponseWriter: w, strip: s.inject}
+	x.w = &recorder{ResponseWriter: w, strip: s.inject, ctx: r.Context()}
 	x.client, x.trusted = s.proxies.client(r)
 	if !x.trusted && r.Header["X-Forwarded-For"] != nil {
 		g.hintAtProxy.Do(func() {
@@ -101,7 +104,10 @@ func (x *exchange) end() {
 	}
 	x.gateway.log.LogAttrs(x.r.Context(), level, "request", attrs...)
 	x.gateway.metrics.request(name, x.w.status, reason, duration)
-	if broke != nil {
+	if x.w.unhook != nil {
+		x.w.unhook()
+	}
+	if broke != nil || x.abort {
 		panic(http.ErrAbortHandler) // the client must see that the response is not whole
 	}
 }
@@ -178,6 +184,7 @@ func (x *exchange) forward() error {
 		}
 	}
 	call.Response = x.mark
+	x.forwarding = true
 	return x.route.upstream.Forward(x.w, x.r, call)
 }
 
@@ -207,8 +214,10 @@ func bounded(s string) string {
 type recorder struct {
 	http.ResponseWriter
 	strip  *inject.Rules
+	ctx    context.Context
 	status int // 0 until the final status is written
 	bytes  int64
+	unhook func() bool // takes back what Hijack arranged
 }
 
 // Unwrap lets http.ResponseController reach the connection.
@@ -235,11 +244,14 @@ func (w *recorder) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Hijack is how httputil answers 101.
+// Hijack is how httputil answers 101. When the request's context ends httputil
+// closes the target's connection alone, and waits for ever for a client that
+// does not read; so the client's is closed here.
 func (w *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	if err == nil {
 		w.status = http.StatusSwitchingProtocols
+		w.unhook = context.AfterFunc(w.ctx, func() { _ = conn.Close() })
 	}
 	return conn, rw, err
 }

@@ -130,10 +130,12 @@ func (x *exchange) refuse(err error) {
 	answer := answers[f.reason]
 	if f.reason == clientGone {
 		x.w.status = answer.status
+		x.abort = true // or net/http would answer 200 to one who only stopped sending
 		return
 	}
 	h := x.w.Header()
 	clear(h) // what a failed forward may have left there
+	x.leaveBody(h)
 	if challenge := f.challenge(answer.challenge); challenge != "" {
 		h.Set("WWW-Authenticate", challenge)
 	}
@@ -171,6 +173,28 @@ func (x *exchange) refuse(err error) {
 	if x.r.Method != http.MethodHead {
 		_, _ = x.w.Write(body) // a client that has gone needs no refusal
 	}
+}
+
+// A refusal does not wait for the request's body: a small one that has yet to
+// be forwarded gets a moment to come, so that the connection can be used again;
+// with any other the connection ends, and what is left of it must not be read
+// as the next request.
+const (
+	smallBody = 64 << 10
+	smallWait = time.Second
+	drainWait = 5 * time.Second // for a client to notice the answer before it sees a reset
+)
+
+func (x *exchange) leaveBody(h http.Header) {
+	if x.r.ProtoMajor != 1 || x.r.ContentLength == 0 {
+		return
+	}
+	wait := smallWait
+	if x.forwarding || x.r.ContentLength < 0 || x.r.ContentLength > smallBody {
+		h.Set("Connection", "close")
+		wait = drainWait
+	}
+	_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(wait)) // net/http takes it off for the next request
 }
 
 // problem is an RFC 9457 problem detail with extension members.

@@ -60,9 +60,9 @@ routes:
 	start(t, yaml).do(t, "GET /heroes/1", bearer(token)).refused(t, http.StatusServiceUnavailable, "issuer_unavailable")
 }
 
-// However many requests bring kids that nobody knows, the provider is asked at
-// most once in min_refresh_interval, which is half a minute from the start.
-func TestUnknownKidsDoNotFlood(t *testing.T) {
+// However many requests bring kids that nobody knows, the provider is asked
+// once in min_refresh_interval, which is half a minute.
+func TestUnknownKidsAskOnce(t *testing.T) {
 	t.Parallel()
 	p, b := newIDP(t), newBackend(t)
 	g := start(t, fill(`
@@ -90,7 +90,7 @@ routes:
 		})
 	}
 	callers.Wait()
-	if n := p.fetches.Load() - before; n > 1 {
+	if n := p.fetches.Load() - before; n != 1 {
 		t.Errorf("100 unknown kids caused %d fetches", n)
 	}
 	g.do(t, "GET /heroes/1", bearer(p.token(t))).is(t, http.StatusOK)

@@ -194,3 +194,35 @@ func TestOccupiedAddressIsSaid(t *testing.T) {
 	}
 	g.do(t, "GET /one").is(t, http.StatusOK)
 }
+
+// A WebSocket client that does not read cannot hold the gateway up for ever.
+func TestStuckWebSocketEndsWithTheGrace(t *testing.T) {
+	t.Parallel()
+	flooding := make(chan struct{}, 1)
+	b := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		conn, rw, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer func() { _ = conn.Close() }()
+		_, _ = rw.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+		_ = rw.Flush()
+		flooding <- struct{}{}
+		for {
+			if _, err := conn.Write(make([]byte, 1<<16)); err != nil {
+				return
+			}
+		}
+	}))
+	t.Cleanup(b.Close)
+	g := startWith(t, []string{"--grace", "500ms"}, fill("routes:\n  - match: /ws\n    public: true\n    upstream: BACKEND\n", "BACKEND", b.URL))
+	g.cutOff = true
+	conn := dial(t, g.listen)
+	defer func() { _ = conn.Close() }()
+	_, _ = io.WriteString(conn, "GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	receive(t, "the tunnel", flooding)
+	g.signal(syscall.SIGTERM)
+	if status := g.exit(t); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+}

@@ -1,8 +1,11 @@
 package test
 
 import (
+	"bufio"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"testing"
@@ -161,4 +164,107 @@ func TestStatusListenerAndMetrics(t *testing.T) {
 		t.Errorf("the status listener answers %d for a route", got)
 	}
 	g.do(t, "GET /metrics").refused(t, http.StatusNotFound, "no_route")
+}
+
+// What is left of a body, or comes after a malformed one, is never the next
+// request: whatever the reason of the refusal, the connection ends.
+func TestNoBodyBecomesARequest(t *testing.T) {
+	t.Parallel()
+	b := newBackend(t)
+	g := start(t, fill(`
+issuers:
+  main:
+    issuer: https://id.example.com
+    audiences: any
+    keys:
+      - file: key.pem
+routes:
+  - match: /pub/{rest...}
+    public: true
+    idle_timeout: 300ms
+    upstream: BACKEND
+  - match: /dead/{rest...}
+    public: true
+    upstream: http://127.0.0.1:1
+  - match: /guarded/{rest...}
+    privileges: []
+    upstream: BACKEND
+`, "BACKEND", b.URL), file{"key.pem", newSigner(t, "ES256", "k").pem(t)})
+	const smuggled = "GET /pub/SMUGGLED HTTP/1.1\r\nHost: h\r\n\r\n"
+	for name, c := range map[string]struct {
+		request string
+		status  int
+	}{
+		"bad chunk size":              {"POST /pub/x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0x1\r\n" + smuggled, 400},
+		"chunk without its end":       {"POST /pub/x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhelloXX5\r\n" + smuggled, 400},
+		"body that stalls":            {"POST /pub/x HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n" + smuggled, 400},
+		"dead upstream":               {"POST /dead/x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0x1\r\n" + smuggled, 502},
+		"no token, body that stalls":  {"POST /guarded/x HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n" + smuggled, 401},
+		"no token, large body":        {"POST /guarded/x HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n" + smuggled, 401},
+		"no token, chunks that stall": {"POST /guarded/x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel", 401},
+		"no token, bad chunk":         {"POST /guarded/x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n" + smuggled, 401},
+		"no route, body that stalls":  {"POST /nowhere HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n" + smuggled, 404},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn := dial(t, g.listen)
+			defer func() { _ = conn.Close() }()
+			_, _ = io.WriteString(conn, c.request)
+			r := bufio.NewReader(conn)
+			if a := readAnswer(t, r, "POST"); a.status != c.status {
+				t.Errorf("%d, want %d", a.status, c.status)
+			}
+			if rest, _ := io.ReadAll(r); len(rest) > 0 { // to the end of the connection, or its deadline
+				t.Errorf("a second answer came: %q", firstLine(string(rest)))
+			}
+		})
+	}
+	for _, r := range b.all() {
+		if strings.Contains(r.line(), "SMUGGLED") {
+			t.Errorf("the backend got %s", r.line())
+		}
+	}
+	// A small body that is there leaves the connection as it was.
+	conn := dial(t, g.listen)
+	defer func() { _ = conn.Close() }()
+	r := bufio.NewReader(conn)
+	for range 2 {
+		_, _ = io.WriteString(conn, "POST /guarded/x HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello")
+		if a := readAnswer(t, r, "POST"); a.status != http.StatusUnauthorized {
+			t.Errorf("%d, want 401", a.status)
+		}
+	}
+}
+
+// A client that stops sending, and whose backend has not answered, gets no
+// answer of the gateway's own making.
+func TestHalfClosedClientIsNotAnswered(t *testing.T) {
+	t.Parallel()
+	slow := hanging(t)
+	g := start(t, fill("routes:\n  - match: /x\n    public: true\n    upstream: BACKEND\n", "BACKEND", slow.URL))
+	conn := dial(t, g.listen)
+	defer func() { _ = conn.Close() }()
+	_, _ = io.WriteString(conn, "GET /x HTTP/1.1\r\nHost: h\r\n\r\n")
+	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := io.ReadAll(conn); len(got) > 0 {
+		t.Errorf("the answer is %q", firstLine(string(got)))
+	}
+	g.output.says(t, `"reason":"client_gone"`)
+}
+
+// net/http guesses a type from the body; a gateway must not label what its backend did not.
+func TestNoContentTypeIsMadeUp(t *testing.T) {
+	t.Parallel()
+	b := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header()["Content-Type"] = nil
+		_, _ = io.WriteString(w, "<script>alert(1)</script>")
+	}))
+	t.Cleanup(b.Close)
+	g := start(t, fill("routes:\n  - match: /x\n    public: true\n    upstream: BACKEND\n", "BACKEND", b.URL))
+	a := g.do(t, "GET /x")
+	a.is(t, http.StatusOK)
+	if got, ok := a.header["Content-Type"]; ok {
+		t.Errorf("Content-Type: %q", got)
+	}
 }

@@ -30,6 +30,9 @@ the grace, then the exit status is 0. Logs are JSON on standard error.`,
 	grace := c.Flags().Duration("grace", 25*time.Second, "how long requests in flight may go on when draining")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		log := slog.New(slog.NewJSONHandler(c.ErrOrStderr(), nil))
+		hangup := make(chan os.Signal, 1)
+		signal.Notify(hangup, syscall.SIGHUP) // from the start: unhandled, it would end the process
+		defer signal.Stop(hangup)
 		cfg, err := load(log, *file)
 		if err != nil {
 			return err
@@ -39,7 +42,7 @@ the grace, then the exit status is 0. Logs are JSON on standard error.`,
 			return err
 		}
 		ctx, stop := context.WithCancel(c.Context())
-		reloaded := reloadOnHangup(ctx, log, g, *file)
+		reloaded := reloadOnHangup(ctx, hangup, log, g, *file)
 		err = g.Serve(ctx, nil, nil)
 		stop()
 		<-reloaded
@@ -61,12 +64,10 @@ func load(log *slog.Logger, file string) (*config.Config, error) {
 
 // reloadOnHangup reloads until ctx ends; the channel is closed when the last
 // reload is over.
-func reloadOnHangup(ctx context.Context, log *slog.Logger, g *gateway.Gateway, file string) <-chan struct{} {
-	hangup, done := make(chan os.Signal, 1), make(chan struct{})
-	signal.Notify(hangup, syscall.SIGHUP)
+func reloadOnHangup(ctx context.Context, hangup <-chan os.Signal, log *slog.Logger, g *gateway.Gateway, file string) <-chan struct{} {
+	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		defer signal.Stop(hangup)
 		for {
 			select {
 			case <-ctx.Done():

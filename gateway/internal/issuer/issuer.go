@@ -46,6 +46,7 @@ type Options struct {
 	MinRefreshInterval time.Duration // the least time between two fetches that unknown kids cause; default 30 s
 	MaxStale           time.Duration // how long keys serve after the last good fetch; default 24 h
 	Snapshot           string        // file that keeps the last good keys over a restart; "" = none
+	SnapshotReadOnly   bool          // the file is another process's to write
 
 	Cache   *Cache                       // of verified tokens, shared by issuers; nil: each token is verified each time
 	Now     func() time.Time             // default time.Now

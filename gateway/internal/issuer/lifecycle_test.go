@@ -382,10 +382,7 @@ func TestGuessedKid(t *testing.T) {
 		a, b := newEd(), newEd()
 		p := newPiped(t, jwkOf(a, "a"))
 		i := start(t, p.options())
-		expect(t, i, p.edToken(newEd(), "b"), token.InvalidToken) // too early for another fetch
-		p.fetched(t, 1, 1)
-		time.Sleep(31 * time.Second)
-		expect(t, i, p.edToken(newEd(), "b"), token.InvalidToken)
+		expect(t, i, p.edToken(newEd(), "b"), token.InvalidToken) // the schedule's own fetch was just now; this asks all the same
 		p.fetched(t, 2, 1)
 		p.rotate(jwkOf(b, "b"))
 		expect(t, i, p.edToken(b, "b"), token.InvalidToken) // remembered

@@ -38,6 +38,7 @@ type remote struct {
 	mu       sync.Mutex
 	flight   chan struct{}        // closed when the fetch asked for or under way ends; nil without one
 	started  time.Time            // when the last fetch was asked for
+	sought   time.Time            // when an unknown kid last asked for one
 	due      time.Time            // when the next one is
 	err      error                // why the last one failed; nil if it did not
 	failures int                  // in a row
@@ -182,7 +183,7 @@ func (r *remote) refresh(ctx context.Context, full bool) time.Duration {
 			r.o.Log.Info("the issuer's keys can be fetched again")
 		}
 	}
-	if err == nil {
+	if err == nil && !r.o.SnapshotReadOnly {
 		r.writeSnapshot(set.fetched)
 	}
 	select {
@@ -264,10 +265,18 @@ func (r *remote) seek(ctx context.Context, kid string) (asked time.Time, err err
 		return asked, r.doubt(now)
 	}
 	if r.flight == nil {
-		if r.closed || now.Sub(r.started) < r.o.MinRefreshInterval {
+		// Only such fetches count, not those of the schedule: a provider that is
+		// polled often would else never be asked about its new key at once. While
+		// fetches fail the schedule alone asks again, often enough.
+		last := r.sought
+		if r.err != nil {
+			last = r.started
+		}
+		if r.closed || now.Sub(last) < r.o.MinRefreshInterval {
 			defer r.mu.Unlock()
 			return asked, r.doubt(now)
 		}
+		r.sought = now
 		r.takeOff()
 		select {
 		case r.wake <- struct{}{}:

@@ -76,6 +76,15 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 	}
 	proxy.ModifyResponse = func(res *http.Response) error {
 		c.Strip.Response(res.Header)
+		if _, ok := res.Header["Content-Type"]; !ok {
+			w.Header()["Content-Type"] = nil // or net/http would guess one from the body
+		}
+		if body != nil && !body.whole.Load() && r.ProtoMajor == 1 && res.StatusCode != http.StatusSwitchingProtocols {
+			// The target answered early. What is left of the body, or comes
+			// after a malformed one, must not be read as the next request:
+			// full duplex switches net/http's own guard off.
+			res.Header["Connection"] = []string{"close"}
+		}
 		if c.Response != nil {
 			c.Response(res)
 		}

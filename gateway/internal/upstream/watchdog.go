@@ -88,6 +88,7 @@ type requestBody struct {
 	io.ReadCloser
 	dog    *watchdog
 	onEOF  func()
+	whole  atomic.Bool           // it was read to its end
 	failed atomic.Pointer[error] // what reading it from the client gave, if not EOF
 }
 
@@ -99,6 +100,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	case nil:
 		b.dog.progress(nil)
 	case io.EOF:
+		b.whole.Store(true)
 		b.onEOF()
 		b.dog.progress(func() { b.dog.sent = true })
 	default:
