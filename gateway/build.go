@@ -67,7 +67,7 @@ func (b *builder) build() (*snapshot, error) {
 	s.table, errs = route.New(patterns)
 	for i, err := range errs {
 		if err != nil {
-			b.fault(fmt.Sprintf("routes[%d].match", i), "%v", err)
+			b.fault(fmt.Sprintf("routes[%d].match", i), err)
 		}
 	}
 	if err := b.faults.Err(); err != nil {
@@ -88,8 +88,8 @@ func (b *builder) abandon(s *snapshot) {
 	}
 }
 
-func (b *builder) fault(path, format string, args ...any) {
-	b.faults = append(b.faults, b.cfg.Faultf(path, format, args...))
+func (b *builder) fault(path string, err error) {
+	b.faults = append(b.faults, b.cfg.Faultf(path, "%v", err))
 }
 
 // carry returns old if it was built from the same options, else what make makes.
@@ -110,14 +110,14 @@ func (b *builder) injection(s *snapshot) {
 	for suffix, h := range c.Claims {
 		path, err := token.ParsePath(h.Claim)
 		if err != nil {
-			b.fault("headers.claims."+suffix, "%v", err)
+			b.fault("headers.claims."+suffix, err)
 			continue
 		}
 		o.Claims[suffix] = inject.Claim{Path: path, List: h.Type == "list", Header: h.Header}
 	}
 	var err error
 	if s.inject, err = inject.New(o); err != nil {
-		b.fault("headers", "%v", err)
+		b.fault("headers", err)
 	}
 }
 
@@ -132,7 +132,7 @@ func (b *builder) issuer(s *snapshot, name string, c *config.Issuer) {
 	for _, required := range c.RequiredClaims {
 		path, err := token.ParsePath(required.Claim)
 		if err != nil {
-			b.fault(at+".required_claims", "%v", err)
+			b.fault(at+".required_claims", err)
 			continue
 		}
 		o.RequiredClaims = append(o.RequiredClaims, issuer.RequiredClaim{Path: path, Values: required.Values})
@@ -143,7 +143,7 @@ func (b *builder) issuer(s *snapshot, name string, c *config.Issuer) {
 	for _, source := range c.PrivilegesFrom {
 		path, err := token.ParsePath(source.Claim)
 		if err != nil {
-			b.fault(at+".privileges_from", "%v", err)
+			b.fault(at+".privileges_from", err)
 			continue
 		}
 		o.PrivilegesFrom = append(o.PrivilegesFrom, issuer.PrivilegeSource{Path: path, Prefix: source.Prefix})
@@ -151,7 +151,7 @@ func (b *builder) issuer(s *snapshot, name string, c *config.Issuer) {
 	for i, key := range c.Keys {
 		text, err := readKey(key)
 		if err != nil {
-			b.fault(fmt.Sprintf("%s.keys[%d]", at, i), "%v", err)
+			b.fault(fmt.Sprintf("%s.keys[%d]", at, i), err)
 			continue
 		}
 		o.StaticKeys = append(o.StaticKeys, text)
@@ -169,7 +169,7 @@ func (b *builder) issuer(s *snapshot, name string, c *config.Issuer) {
 		return issuer.New(o)
 	})
 	if err != nil {
-		b.fault(at, "%v", err)
+		b.fault(at, err)
 		return
 	}
 	s.issuers[name] = p
@@ -223,7 +223,7 @@ func (b *builder) limit(s *snapshot, name string, c *config.Limit) {
 		return limit.New(o)
 	})
 	if err != nil {
-		b.fault("limits."+name, "%v", err)
+		b.fault("limits."+name, err)
 		return
 	}
 	s.limits[name] = p
@@ -237,7 +237,7 @@ func (b *builder) authFailures(s *snapshot) {
 	o := limit.FailureOptions{Rate: limit.Rate(c.Rate), Burst: c.Burst}
 	p, err := carry(b.old.failures, o, func() (*limit.Failures, error) { return limit.NewFailures(o) })
 	if err != nil {
-		b.fault("server.auth_failures", "%v", err)
+		b.fault("server.auth_failures", err)
 		return
 	}
 	s.failures = p
@@ -252,7 +252,7 @@ func (b *builder) redis(s *snapshot) {
 	}
 	var err error
 	if s.redis, err = carry(b.old.redis, c, func() (redis.UniversalClient, error) { return newRedis(c) }); err != nil {
-		b.fault("redis", "%v", err)
+		b.fault("redis", err)
 		s.redis = nil
 		return
 	}

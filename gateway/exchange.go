@@ -124,6 +124,9 @@ func (x *exchange) canonical() error {
 	if upgrade := x.r.Header["Upgrade"]; upgrade != nil && (len(upgrade) != 1 || !strings.EqualFold(upgrade[0], "websocket")) {
 		return refuse(token.BadRequest, "an upgrade to %s is refused; only websocket is forwarded", bounded(strings.Join(upgrade, ", ")))
 	}
+	if x.r.URL.Path == "" { // http://host without a path is that of its root (RFC 9112 §3.2.1)
+		x.r.URL.Path = "/"
+	}
 	host, ok := route.CanonicalHost(x.r.Host)
 	if !ok {
 		return refuse(token.BadRequest, "the host %s has bytes that no host has", strconv.Quote(bounded(x.r.Host)))

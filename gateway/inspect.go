@@ -36,7 +36,15 @@ func (i Inspection) Accepted() bool {
 // Inspect verifies a token with the code that serves requests and tells each
 // check. It fetches keys and asks Redis as a gateway would; ctx bounds it. The
 // error says that the configuration cannot be used; a refused token is none.
-func Inspect(ctx context.Context, cfg *config.Config, raw string) (Inspection, error) {
+//
+// Tokens without iss can be those of several issuers; name says whose it is
+// taken for, and is empty where that is plain.
+func Inspect(ctx context.Context, cfg *config.Config, raw, name string) (Inspection, error) {
+	if name != "" {
+		if _, err := issuerByName(cfg, name); err != nil {
+			return Inspection{}, err
+		}
+	}
 	s, err := (&builder{cfg: cfg, log: slog.New(slog.DiscardHandler), transient: true}).build()
 	if err != nil {
 		return Inspection{}, err
@@ -44,8 +52,18 @@ func Inspect(ctx context.Context, cfg *config.Config, raw string) (Inspection, e
 	defer s.close(nil)
 	(&Gateway{now: time.Now}).start(ctx, s, nil)
 	var issuers issuer.Set
-	for _, p := range s.issuers {
+	anonymous := 0
+	for n, p := range s.issuers {
+		if name != "" && name != n {
+			continue
+		}
+		if p.options.Issuer == "" {
+			anonymous++
+		}
 		issuers = append(issuers, p.value)
+	}
+	if anonymous > 1 {
+		return Inspection{}, errors.New("the configuration has several issuers of tokens without iss; name one with --issuer")
 	}
 	var in Inspection
 	if _, claims, err := unverified(raw); err == nil {

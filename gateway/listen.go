@@ -68,7 +68,9 @@ func (g *Gateway) server(h http.Handler, alive context.Context) *http.Server {
 		IdleTimeout:       clientIdleTimeout,
 		MaxHeaderBytes:    maxRequestHeader,
 		ErrorLog:          g.errorLog,
-		BaseContext:       func(net.Listener) context.Context { return alive },
+		// OPTIONS * is no exception: net/http would answer it past the gateway.
+		DisableGeneralOptionsHandler: true,
+		BaseContext:                  func(net.Listener) context.Context { return alive },
 	}
 }
 

@@ -113,9 +113,13 @@ func planToken(cfg *config.Config, r Revocation, now time.Time) (Revoked, error)
 	if name == "" {
 		iss := claims.Get("iss").Text()
 		for _, i := range cfg.Issuers {
-			if i.Issuer == iss {
-				name = i.Name
+			if i.Issuer != iss {
+				continue
 			}
+			if name != "" { // only tokens without iss can be several issuers'
+				return Revoked{}, fmt.Errorf("the token has no iss, and it could be that of %s or of %s; name one with --issuer", name, i.Name)
+			}
+			name = i.Name
 		}
 		if name == "" {
 			return Revoked{}, fmt.Errorf("no issuer of the configuration has the token's iss %q; name one with --issuer", iss)

@@ -3,6 +3,7 @@ package test
 import (
 	"bufio"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -160,20 +161,31 @@ routes:
 
 func TestGraceEnds(t *testing.T) {
 	t.Parallel()
-	came := make(chan struct{}, 1)
+	const clients = 100
+	came := make(chan struct{}, clients)
 	b := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		came <- struct{}{}
 		hold(r, nil)
 	}))
 	t.Cleanup(b.Close)
 	g := startWith(t, []string{"--grace", "300ms"}, fill(oneRoute, "BACKEND", b.URL))
-	conn := dial(t, g.listen)
-	defer func() { _ = conn.Close() }()
-	_, _ = io.WriteString(conn, "GET /one HTTP/1.1\r\nHost: x\r\n\r\n")
-	receive(t, "the request at the backend", came)
+	conns := make([]net.Conn, clients)
+	for i := range conns {
+		conns[i] = dial(t, g.listen)
+		_, _ = io.WriteString(conns[i], "GET /one HTTP/1.1\r\nHost: x\r\n\r\n")
+		receive(t, "the request at the backend", came)
+	}
 	g.signal(syscall.SIGTERM)
 	g.cutOff = true
-	g.exit(t)
+	if status := g.exit(t); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+	for _, conn := range conns {
+		if got, _ := io.ReadAll(conn); len(got) > 0 {
+			t.Errorf("a request that was cut off was answered: %q", firstLine(string(got)))
+		}
+		_ = conn.Close()
+	}
 }
 
 func TestSIGINTEndsIt(t *testing.T) {

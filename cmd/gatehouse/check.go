@@ -24,7 +24,7 @@ A reload of a running gateway takes every change but one: listen addresses
 	}
 	file := configFlag(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		cfg, warnings, err := config.Load(*file, config.Options{})
+		cfg, warnings, err := loadConfig(*file)
 		if err == nil {
 			err = gateway.Check(cfg)
 		}

@@ -3,8 +3,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -14,6 +16,8 @@ import (
 	"unicode"
 
 	"github.com/spf13/cobra"
+
+	"gatehouse/gateway/config"
 )
 
 // version is set when a release is built (-ldflags "-X main.version=…").
@@ -28,6 +32,7 @@ func main() {
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	root := &cobra.Command{
 		Use:           "gatehouse",
 		Short:         "An API gateway that validates tokens at the edge",
@@ -71,4 +76,13 @@ func printable(s string) string {
 // configFlag adds the flag that every command has that reads the file.
 func configFlag(c *cobra.Command) *string {
 	return c.Flags().StringP("config", "c", "routes.yaml", "the configuration `file`")
+}
+
+// loadConfig reads the file; where there is none, it says how to get one.
+func loadConfig(file string) (*config.Config, []config.Fault, error) {
+	cfg, warnings, err := config.Load(file, config.Options{})
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w; name another file with --config, or write a first one with: gatehouse init", err)
+	}
+	return cfg, warnings, err
 }

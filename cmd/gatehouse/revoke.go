@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/gateway"
-	"gatehouse/gateway/config"
 )
 
 // maxTokenFile bounds what is read as a token, in bytes.
@@ -73,7 +72,7 @@ command line, where it would show in the process list:
 			}
 			r.Token = raw
 		}
-		cfg, _, err := config.Load(*file, config.Options{})
+		cfg, _, err := loadConfig(*file)
 		if err != nil {
 			return err
 		}

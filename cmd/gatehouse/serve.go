@@ -55,7 +55,7 @@ the grace, then the exit status is 0. Logs are JSON on standard error.`,
 }
 
 func load(log *slog.Logger, file string) (*config.Config, error) {
-	cfg, warnings, err := config.Load(file, config.Options{})
+	cfg, warnings, err := loadConfig(file)
 	for _, w := range warnings {
 		log.Warn("configuration", "at", w.Pos.String(), "warning", w.Message)
 	}

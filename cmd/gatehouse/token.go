@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/gateway"
-	"gatehouse/gateway/config"
 )
 
 func tokenCommand() *cobra.Command {
@@ -27,6 +26,7 @@ not asked for here.
   gatehouse token < token.jwt`,
 	}
 	file := configFlag(c)
+	issuer := c.Flags().String("issuer", "", "the issuer's `name` in the configuration; needed where several have tokens without iss")
 	timeout := c.Flags().Duration("timeout", 15*time.Second, "how long to wait for keys and for Redis")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		name := "-"
@@ -37,13 +37,13 @@ not asked for here.
 		if err != nil {
 			return err
 		}
-		cfg, _, err := config.Load(*file, config.Options{})
+		cfg, _, err := loadConfig(*file)
 		if err != nil {
 			return err
 		}
 		ctx, cancel := context.WithTimeout(c.Context(), *timeout)
 		defer cancel()
-		in, err := gateway.Inspect(ctx, cfg, raw)
+		in, err := gateway.Inspect(ctx, cfg, raw, *issuer)
 		if err != nil {
 			return err
 		}

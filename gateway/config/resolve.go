@@ -129,7 +129,7 @@ func (r *reader) limit(name string, f *fileLimit) *Limit {
 			least = min(least, rate.Count)
 		}
 	}
-	r.costs(path, f, l, least)
+	r.costs(path, l, least)
 	if !l.Shared {
 		for _, key := range []string{"lease", "on_error"} {
 			if r.has(path + "." + key) {
@@ -149,7 +149,7 @@ func (r *reader) limit(name string, f *fileLimit) *Limit {
 }
 
 // costs faults a cost that no bucket ever holds: such a request would never be admitted.
-func (r *reader) costs(path string, f *fileLimit, l *Limit, least int) {
+func (r *reader) costs(path string, l *Limit, least int) {
 	if least <= 0 { // a rate or burst at fault
 		return
 	}

@@ -39,11 +39,13 @@ func (h Header) Find(r *http.Request) (Raw, bool, error) {
 	return NewRaw(value), true, nil
 }
 
-// cut returns what follows the scheme. A tab ends the scheme too: it must not
-// stand there (RFC 9110 §11.4), but a backend might take it for a space and
-// find a token that the gateway did not see.
+// cut returns what follows the scheme. Whatever no scheme can hold ends it, a
+// tab or a comma say: it must not stand there (RFC 9110 §11.4), but a backend
+// might take it for a space and find a token that the gateway did not see.
 func (h Header) cut(value string) (credentials string, ok bool) {
-	end := strings.IndexAny(value, " \t")
+	end := strings.IndexFunc(value, func(c rune) bool {
+		return !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.ContainsRune("!#$%&'*+-.^_`|~", c))
+	})
 	if end < 0 {
 		end = len(value)
 	}
@@ -51,8 +53,14 @@ func (h Header) cut(value string) (credentials string, ok bool) {
 }
 
 // Remove implements [Source]. Credentials of another scheme are not the
-// gateway's, so they stay.
+// gateway's, so they stay. Other spellings of the name go (X_Token for
+// X-Token): a backend may read them as the one that was verified.
 func (h Header) Remove(r *http.Request) {
+	for name := range r.Header {
+		if name != h.Name && alike(name, h.Name) {
+			delete(r.Header, name)
+		}
+	}
 	var kept []string
 	for _, value := range r.Header[h.Name] {
 		if _, ours := h.cut(value); h.Prefix != "" && !ours {
@@ -68,6 +76,29 @@ func (h Header) Remove(r *http.Request) {
 
 // String implements [Source].
 func (h Header) String() string { return "header " + h.Name }
+
+// alike says whether two header names are one to a backend that folds them, as
+// CGI does: case aside, and every byte but letters and digits the same.
+func alike(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	fold := func(c byte) byte {
+		switch {
+		case 'A' <= c && c <= 'Z':
+			return c | 0x20
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
+			return c
+		}
+		return '-'
+	}
+	for i := range len(a) {
+		if fold(a[i]) != fold(b[i]) {
+			return false
+		}
+	}
+	return true
+}
 
 // isToken68 reports whether s is a b64token of RFC 6750 §2.1.
 func isToken68(s string) bool {

@@ -45,12 +45,16 @@ func (s WebSocketProtocol) items(r *http.Request) []string {
 func (s WebSocketProtocol) Remove(r *http.Request) {
 	var kept []string
 	items := s.items(r)
-	for i := 0; i < len(items); i++ {
-		if items[i] == s.Marker {
-			i++
-			continue
+	used := ""
+	for i, item := range items {
+		if i > 0 && items[i-1] == s.Marker {
+			used = item
 		}
-		kept = append(kept, items[i])
+	}
+	for _, item := range items {
+		if item != s.Marker && item != used {
+			kept = append(kept, item)
+		}
 	}
 	if kept == nil {
 		delete(r.Header, protocols)

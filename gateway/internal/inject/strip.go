@@ -36,7 +36,25 @@ func (r *Rules) Request(h http.Header, trusted bool) {
 // Trailer is [Rules.Request] for a trailer section, announced names included.
 // No proxy is trusted to send any of these there: RFC 9110 §6.5.1 forbids
 // routing and authentication fields in trailers.
-func (r *Rules) Trailer(t http.Header) { r.Request(t, false) }
+//
+// Fields that say who is calling or frame the message go as well: a backend
+// that merges trailers into its headers would read another token there than
+// the one that was verified.
+func (r *Rules) Trailer(t http.Header) {
+	r.Request(t, false)
+	for name := range t {
+		for _, forbidden := range notTrailers {
+			if folds(name, forbidden) {
+				delete(t, name)
+			}
+		}
+		if startsWith(name, "content-") {
+			delete(t, name)
+		}
+	}
+}
+
+var notTrailers = [...]string{"authorization", "proxy-authorization", "cookie", "set-cookie", "host", "transfer-encoding", "te", "trailer", "connection", "upgrade", "expect", "cache-control", "max-forwards"}
 
 // Response drops headers with the prefix from a backend's response, or from
 // its trailers: they are told to backends, not to callers.

@@ -14,6 +14,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lestrrat-go/jwx/v2/jwa"
+	"github.com/lestrrat-go/jwx/v2/jws"
+
 	"gatehouse/gateway/token"
 )
 
@@ -589,10 +592,44 @@ func TestRFC7515(t *testing.T) {
 			t.Fatal("a changed example verifies")
 		}
 	})
+	t.Run("A.6", func(t *testing.T) { // the JSON serialization is no JWT (RFC 7519 §3)
+		i := static(t, func(o *Options) { o.Issuer, o.Audiences, o.Now = "joe", nil, at })
+		expect(t, i, `{"payload":"`+claims2011+`","signatures":[{"protected":"eyJhbGciOiJSUzI1NiJ9","header":{"kid":"2010-12-29"},"signature":"cC4h"}]}`, token.InvalidToken)
+	})
 	t.Run("A.5", func(t *testing.T) {
 		i := static(t, func(o *Options) { o.Issuer, o.Audiences, o.Now = "joe", nil, at })
 		expect(t, i, "eyJhbGciOiJub25lIn0."+claims2011+".", token.InvalidToken)
 	})
+}
+
+// The examples of RFC 7520, §4.1 (RS256) and §4.4 (HS256). Their payload is a
+// sentence of a novel, so this is about signatures alone; §4.5 to §4.8 use
+// detached content and the JSON serialization, which are no JWTs.
+func TestRFC7520(t *testing.T) {
+	const sentence = "SXTigJlzIGEgZGFuZ2Vyb3VzIGJ1c2luZXNzLCBGcm9kbywgZ29pbmcgb3V0IHlvdXIgZG9vci4gWW91IHN0ZXAgb250byB0aGUgcm9hZCwgYW5kIGlmIHlvdSBkb24ndCBrZWVwIHlvdXIgZmVldCwgdGhlcmXigJlzIG5vIGtub3dpbmcgd2hlcmUgeW91IG1pZ2h0IGJlIHN3ZXB0IG9mZiB0by4"
+	for _, c := range []struct {
+		name, alg, header, signature string
+		key                          *key
+	}{
+		{"4.1", "RS256", "eyJhbGciOiJSUzI1NiIsImtpZCI6ImJpbGJvLmJhZ2dpbnNAaG9iYml0b24uZXhhbXBsZSJ9",
+			"MRjdkly7_-oTPTS3AXP41iQIGKa80A0ZmTuV5MEaHoxnW2e5CZ5NlKtainoFmKZopdHM1O2U4mwzJdQx996ivp83xuglII7PNDi84wnB-BDkoBwA78185hX-Es4JIwmDLJK3lfWRa-XtL0RnltuYv746iYTh_qHRD68BNt1uSNCrUCTJDt5aAE6x8wW1Kt9eRo4QPocSadnHXFxnt8Is9UzpERV0ePPQdLuW3IS_de3xyIrDaLGdjluPxUAhb6L2aXic1U12podGU0KLUQSE_oI-ZnmKJ3F4uOZDnd6QZWJushZ41Axf_fcIe8u9ipH84ogoree7vjbU5y18kDquDg",
+			must(parseJWK([]byte(`{"kty":"RSA","kid":"bilbo.baggins@hobbiton.example","use":"sig","n":"n4EPtAOCc9AlkeQHPzHStgAbgs7bTZLwUBZdR8_KuKPEHLd4rHVTeT-O-XV2jRojdNhxJWTDvNd7nqQ0VEiZQHz_AJmSCpMaJMRBSFKrKb2wqVwGU_NsYOYL-QtiWN2lbzcEe6XC0dApr5ydQLrHqkHHig3RBordaZ6Aj-oBHqFEHYpPe7Tpe-OfVfHd1E6cS6M1FZcD1NNLYD5lFHpPI9bTwJlsde3uhGqC0ZCuEHg8lhzwOHrtIQbS0FVbb9k3-tVTU4fg_3L_vniUFAKwuCLqKnS2BYwdq_mzSnbLY7h_qixoR7jig3__kRhuaxwUkRz5iaiQkqgc5gHdrNP5zw","e":"AQAB"}`), allAlgorithms))},
+		{"4.4", "HS256", "eyJhbGciOiJIUzI1NiIsImtpZCI6IjAxOGMwYWU1LTRkOWItNDcxYi1iZmQ2LWVlZjMxNGJjNzAzNyJ9", "s0h6KThzkfBBBkLspW1h84VsJZFTsPPqMDA7g1Md7p0",
+			&key{kid: "018c0ae5-4d9b-471b-bfd6-eef314bc7037", thumbprint: "secret", algs: []string{"HS256"}, public: must(b64.DecodeString("hJtXIZ2uSN5kbQfbtTNWbpdmhkV8FJG-Onbc6mxCcYg"))}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			v := must(jws.NewVerifier(jwa.SignatureAlgorithm(c.alg)))
+			example := &compact{alg: c.alg, kid: c.key.kid, input: []byte(c.header + "." + sentence), signature: must(b64.DecodeString(c.signature))}
+			set := newKeySet([]*key{c.key}, nil)
+			if got, _ := set.verify(example, v); got != c.key {
+				t.Fatal("the example does not verify")
+			}
+			example.input[0] ^= 1
+			if got, _ := set.verify(example, v); got != nil {
+				t.Fatal("a changed example verifies")
+			}
+		})
+	}
 }
 
 // TestTrusts: what a verification that was kept must ask before it counts again.

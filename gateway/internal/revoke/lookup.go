@@ -21,18 +21,6 @@ const (
 	openFor   = time.Second
 )
 
-// Options configures a [Lookup].
-type Options struct {
-	Client redis.UniversalClient
-	Check  []Kind
-	// Allow lets tokens pass while Redis cannot be asked; the default is to
-	// refuse them with store_unavailable.
-	Allow bool
-	// OnError is told of every failed look-up, may be nil, and must be safe
-	// for concurrent use.
-	OnError func(error)
-}
-
 // Lookup asks Redis about every token: one pipelined call per request. It
 // remembers nothing. It is safe for concurrent use.
 type Lookup struct {
@@ -75,27 +63,32 @@ func (l *Lookup) Check(ctx context.Context, v *token.Verified) error {
 func (l *Lookup) ask(ctx context.Context, v *token.Verified) (Kind, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
-	names := candidates(v, l.o.Check)
-	answers := make([]*redis.StringCmd, len(names))
+	kinds := looked(l.o.Check)
+	answers := make([]*redis.StringCmd, len(kinds))
 	// The pipeline's own error is the first of its commands', and a key that
 	// is not there is one: each command is looked at instead.
 	_, _ = l.o.Client.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for i, n := range names {
-			answers[i] = p.Get(ctx, n.key)
+		for i, kind := range kinds {
+			if name := kind.named(v); name != "" {
+				answers[i] = p.Get(ctx, Key(kind, v.Issuer, name))
+			}
 		}
 		return nil
 	})
 	var failed error
 	for i, answer := range answers {
+		if answer == nil {
+			continue
+		}
 		value, err := answer.Result()
 		switch {
 		case err == nil:
-			if revokes(names[i].kind, value, v) {
-				return names[i].kind, nil
+			if withdraws(cutoff(kinds[i], value), v) {
+				return kinds[i], nil
 			}
 		case errors.Is(err, redis.Nil):
 		case strings.HasPrefix(err.Error(), "WRONGTYPE"):
-			return names[i].kind, nil // there is a key, of whatever type: somebody meant to revoke
+			return kinds[i], nil // there is a key, of whatever type: somebody meant to revoke
 		default:
 			failed = err
 		}

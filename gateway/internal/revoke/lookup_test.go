@@ -3,12 +3,14 @@ package revoke
 import (
 	"context"
 	"errors"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
+	"github.com/sony/gobreaker/v2"
 
 	"gatehouse/gateway/token"
 )
@@ -156,6 +158,45 @@ func TestBreaker(t *testing.T) {
 			t.Errorf("a client that went away was held against Redis: asked %d times", asked)
 		}
 	})
+}
+
+// A real Redis that hangs, or is gone: few requests ask it, the others wait for
+// nothing.
+func TestDeadRedis(t *testing.T) {
+	for name, die := range map[string]func(*instance){
+		"hangs": func(s *instance) { s.signal(syscall.SIGSTOP) },
+		"gone":  (*instance).kill,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t)
+			asked := 0
+			l := NewLookup(Options{Client: connect(t, s.addr), Check: all, OnError: func(err error) {
+				if !errors.Is(err, gobreaker.ErrOpenState) {
+					asked++
+				}
+			}})
+			v := verified(t, claims)
+			if err := l.Check(t.Context(), v); err != nil {
+				t.Fatal(err)
+			}
+			die(s)
+			start := time.Now()
+			for range 10_000 {
+				if err := l.Check(t.Context(), v); reasonOf(err) != token.StoreUnavailable {
+					t.Fatal(err)
+				}
+			}
+			if most := tripAfter + int(time.Since(start)/openFor); asked > most {
+				t.Errorf("asked %d times, want at most %d", asked, most)
+			}
+			if name == "gone" {
+				s.start()
+			} else {
+				s.signal(syscall.SIGCONT)
+			}
+			eventually(t, "asked again", func() bool { return l.Check(t.Context(), v) == nil })
+		})
+	}
 }
 
 // hook answers every pipeline in Redis's place.

@@ -49,10 +49,15 @@ func inspect(path string) (pathFacts, error) {
 			switch c {
 			case 0:
 				return facts, badPath("it has %%00")
+			case 0xc0, 0xc1:
+				return facts, badPath("it has %%%02x, which no UTF-8 has: an overlong slash or dot to some decoders", c)
 			case '\\':
 				return facts, badPath("it has %%5c, a backslash, which some backends take for a slash")
 			case '%':
 				facts.ambiguous = true // or not: decodeAgain looks at what follows
+			}
+			if c < 0x20 || c == 0x7f {
+				return facts, badPath("it has %%%02x, a control character, which some backends cut at or leave out", c)
 			}
 		} else if !isPchar(c) && c != '/' {
 			return facts, badPath("it has the byte %#02x, which RFC 3986 does not allow there", c)

@@ -87,6 +87,11 @@ func TestMatch(t *testing.T) {
 		{"GET", "h", "/public/..%5cadmin", "400"},
 		{"GET", "h", "/public/x%5Cy", "400"},
 		{"GET", "h", `/public/x\y`, "400"},
+		{"GET", "h", "/public/%c0%ae%c0%ae/admin", "400"},
+		{"GET", "h", "/public/.%0d./admin", "400"},
+		{"GET", "h", "/public/x%0a", "400"},
+		{"GET", "h", "/public/x%7F", "400"},
+		{"GET", "h", "/public/caf%e9", "4"}, // Latin-1, as old backends have it
 		{"GET", "h", "/public/x%00", "400"},
 		{"GET", "h", "/public/x#y", "400"},
 		{"GET", "h", "/public/x[y]", "400"},

@@ -159,7 +159,10 @@ func rewriteHeaders(pr *httputil.ProxyRequest, c Call) {
 	if !c.Trusted {
 		out["X-Forwarded-For"] = []string{peer}
 		out["X-Forwarded-Proto"] = []string{proto}
-		out["X-Forwarded-Host"] = []string{pr.In.Host}
+		delete(out, "X-Forwarded-Host")
+		if pr.In.Host != "" { // HTTP/1.0 need not name one
+			out["X-Forwarded-Host"] = []string{pr.In.Host}
+		}
 	} else {
 		// httputil has removed these four from Out, whoever sent them.
 		out["X-Forwarded-For"] = []string{strings.Join(append(in["X-Forwarded-For"][:len(in["X-Forwarded-For"]):len(in["X-Forwarded-For"])], peer), ", ")}

@@ -1,0 +1,110 @@
+package revoke
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"gatehouse/gateway/token"
+)
+
+// BenchmarkCheck is what a token costs whose every name is looked up.
+func BenchmarkCheck(b *testing.B) {
+	for _, n := range []int{0, 1_000, 1_000_000} {
+		b.Run(fmt.Sprintf("replica/entries=%d", n), func(b *testing.B) {
+			r := NewReplica(Options{Check: all})
+			r.inStep.Store(true)
+			for i := range n {
+				r.ledger.revoke(kinds[i%len(kinds)], fmt.Sprint("somebody-else-", i), everything, time.Hour)
+			}
+			checks(b, r.Check, "")
+		})
+	}
+	b.Run("lookup", func(b *testing.B) {
+		s := serve(b)
+		l := NewLookup(Options{Client: connect(b, s.addr), Check: all})
+		checks(b, l.Check, "")
+	})
+	b.Run("lookup/dead", func(b *testing.B) {
+		l := NewLookup(Options{Client: connect(b, freeAddr(b)), Check: all})
+		checks(b, l.Check, token.StoreUnavailable)
+	})
+}
+
+func checks(b *testing.B, check func(context.Context, *token.Verified) error, want token.Reason) {
+	v := fullToken(b)
+	b.ReportAllocs()
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if err := check(context.Background(), v); (err != nil || want != "") && reasonOf(err) != want {
+				b.Error(err)
+			}
+		}
+	})
+}
+
+// fill writes n revocations.
+func fill(t testing.TB, s *instance, n int) {
+	t.Helper()
+	for i := 0; i < n; {
+		p := s.Pipeline()
+		for end := min(n, i+10_000); i < end; i++ {
+			p.Set(context.Background(), Key(JTI, "main", fmt.Sprintf("%08d-89ab-4def-8000-0123456789ab", i)), "1", time.Hour)
+		}
+		if _, err := p.Exec(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkLoad is the time from a start to being in step.
+func BenchmarkLoad(b *testing.B) {
+	for _, n := range []int{10_000, 1_000_000} {
+		b.Run(fmt.Sprintf("entries=%d", n), func(b *testing.B) {
+			s := serve(b)
+			fill(b, s, n)
+			client := connect(b, s.addr)
+			for b.Loop() {
+				r := NewReplica(Options{Client: client, Check: all})
+				r.Start(context.Background())
+				if h := r.Health(); !h.InStep || h.Entries != n {
+					b.Fatalf("%+v", h)
+				}
+				r.Close()
+			}
+		})
+	}
+}
+
+// BenchmarkPropagation is the time from the answer to a SET until the token is
+// refused, of 1,000 samples at a time.
+func BenchmarkPropagation(b *testing.B) {
+	s := serve(b)
+	fill(b, s, 10_000)
+	f := loaded(b, Options{Client: connect(b, s.addr)})
+	var took []time.Duration
+	for b.Loop() {
+		for range 1_000 {
+			jti := fmt.Sprint("sample", len(took))
+			v := withJTI(b, jti)
+			s.revoke(jti)
+			start := time.Now()
+			for f.verdict(v) == "" {
+				if time.Since(start) > 10*time.Second {
+					b.Fatal("never seen")
+				}
+				time.Sleep(10 * time.Microsecond) // what is measured must not wait for a busy loop's processor
+			}
+			took = append(took, time.Since(start))
+		}
+	}
+	slices.Sort(took)
+	at := func(q float64) float64 { return float64(took[int(q*float64(len(took)-1))].Microseconds()) }
+	b.ReportMetric(at(.5), "p50-µs")
+	b.ReportMetric(at(.99), "p99-µs")
+	b.ReportMetric(at(1), "max-µs")
+	b.ReportMetric(float64(len(took)), "samples")
+}

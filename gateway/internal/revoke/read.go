@@ -1,0 +1,218 @@
+package revoke
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+const (
+	// scanCount is how many keys one SCAN step looks at: enough that a million
+	// keys take few round trips, so few that Redis answers others in between.
+	scanCount = 2000
+	// readChunk is how many keys one pipeline asks for.
+	readChunk = 1000
+	// readTimeout bounds one pipeline, and one step of a SCAN.
+	readTimeout = 5 * time.Second
+)
+
+// reader reads revocations from one server into the ledger.
+type reader struct {
+	ledger *ledger
+	limit  int
+	node   *redis.Client // that server
+	// cluster answers for keys whose slot is on its way from or to node; nil
+	// without a Cluster.
+	cluster redis.UniversalClient
+}
+
+// errFull says that Redis holds more than the copy may.
+type errFull struct{ limit int }
+
+func (e errFull) Error() string {
+	return fmt.Sprintf("Redis holds more than %d revocations, which is as many as the copy may take; give keys an expiry (EX), or use lookup mode", e.limit)
+}
+
+// scan reads every revocation there is. After each page it calls between,
+// which may read single keys: nothing older can come later and win.
+func (r *reader) scan(ctx context.Context, between func() error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	pages := make(chan []string, 1) // the next page is on its way while this one is read
+	var failed error
+	go func() {
+		defer close(pages)
+		failed = r.names(ctx, pages)
+	}()
+	defer func() {
+		cancel()
+		for range pages { //nolint:revive // until names has ended
+		}
+	}()
+	for page := range pages {
+		if err := r.read(ctx, page); err != nil {
+			return err
+		}
+		if err := between(); err != nil {
+			return err
+		}
+	}
+	return failed
+}
+
+func (r *reader) names(ctx context.Context, pages chan<- []string) error {
+	for cursor := uint64(0); ; {
+		var page []string
+		err := within(ctx, readTimeout, func(ctx context.Context) (err error) {
+			page, cursor, err = r.node.Scan(ctx, cursor, prefix+"*", scanCount).Result()
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("cannot list the revocations (SCAN): %w", err)
+		}
+		if len(page) > 0 {
+			select {
+			case pages <- page:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		if cursor == 0 {
+			return nil
+		}
+	}
+}
+
+func within(ctx context.Context, d time.Duration, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	return f(ctx)
+}
+
+// read brings the ledger to what Redis says of the keys now. A key that is not
+// there changes nothing: only a write of [NotRevoked] lifts.
+func (r *reader) read(ctx context.Context, keys []string) error {
+	// Two pipelines at a time: one is written and parsed while Redis works on
+	// the other. All have ended before read does.
+	var wg sync.WaitGroup
+	var errs [2]error
+	half := (len(keys) + 1) / 2
+	if half < readChunk/2 {
+		half = len(keys)
+	}
+	for i, part := range [2][]string{keys[:half], keys[half:]} {
+		wg.Go(func() {
+			for len(part) > 0 && errs[i] == nil {
+				n := min(readChunk, len(part))
+				errs[i] = r.chunk(ctx, part[:n])
+				part = part[n:]
+			}
+		})
+	}
+	wg.Wait()
+	return cmp.Or(errs[0], errs[1])
+}
+
+func (r *reader) chunk(ctx context.Context, keys []string) error {
+	torn, moved, err := r.once(ctx, r.node, keys)
+	for range 3 {
+		switch {
+		case err != nil:
+			return err
+		case len(torn) > 0:
+			var more []string
+			torn, more, err = r.once(ctx, r.node, torn)
+			moved = append(moved, more...)
+		case len(moved) > 0 && r.cluster != nil:
+			torn, moved, err = r.once(ctx, r.cluster, moved)
+		default:
+			if len(moved) > 0 {
+				return errors.New("the server sends us elsewhere (MOVED): redis.url leads to one node of a Cluster and does not say so")
+			}
+			return nil
+		}
+	}
+	if err == nil && len(torn)+len(moved) > 0 {
+		err = errors.New("revocations change faster than they can be read")
+	}
+	return err
+}
+
+// once reads each key's expiry and value, in that order. torn are the keys
+// written between the two, moved those that another node answers for.
+//
+// PTTL, not PEXPIRETIME: what is left is the same on every clock, whereas a
+// gateway whose clock is a minute fast would end a revocation a minute early.
+// It is also there before Redis 7. The copy holds at most one round trip
+// longer than Redis.
+func (r *reader) once(ctx context.Context, client redis.UniversalClient, keys []string) (torn, moved []string, err error) {
+	ttls := make([]*redis.DurationCmd, len(keys))
+	values := make([]*redis.StringCmd, len(keys))
+	_ = within(ctx, readTimeout, func(ctx context.Context) error {
+		// The pipeline's error is its first command's, and a missing key is
+		// one: each is looked at instead.
+		_, err := client.Pipelined(ctx, func(p redis.Pipeliner) error {
+			for i, key := range keys {
+				ttls[i], values[i] = p.PTTL(ctx, key), p.Get(ctx, key)
+			}
+			return nil
+		})
+		return err
+	})
+	for i, key := range keys {
+		ttl, err := ttls[i].Result()
+		value, valueErr := values[i].Result()
+		wrongType := valueErr != nil && strings.HasPrefix(valueErr.Error(), "WRONGTYPE")
+		switch {
+		case isMoved(err) || isMoved(valueErr):
+			moved = append(moved, key)
+			continue
+		case err != nil:
+			return nil, nil, fmt.Errorf("cannot read the revocations (PTTL): %w", err)
+		case errors.Is(valueErr, redis.Nil):
+			continue
+		case valueErr != nil && !wrongType:
+			return nil, nil, fmt.Errorf("cannot read the revocations (GET): %w", valueErr)
+		case ttl == noKey:
+			torn = append(torn, key)
+			continue
+		}
+		if err := r.apply(key, value, wrongType, ttl); err != nil {
+			return nil, nil, err
+		}
+	}
+	return torn, moved, nil
+}
+
+// noKey is PTTL's answer for a key that is not there (as go-redis gives it).
+const noKey = time.Duration(-2)
+
+func isMoved(err error) bool {
+	if err == nil {
+		return false
+	}
+	text := err.Error()
+	return strings.HasPrefix(text, "MOVED ") || strings.HasPrefix(text, "ASK ") || strings.HasPrefix(text, "TRYAGAIN")
+}
+
+func (r *reader) apply(key, value string, wrongType bool, ttl time.Duration) error {
+	kind, issuer, name, ok := parseKey(key)
+	if !ok {
+		return nil
+	}
+	until := everything // a key of another type: somebody meant to revoke
+	if !wrongType {
+		until = cutoff(kind, value)
+	}
+	if until == nothing {
+		r.ledger.lift(kind, issuer, name)
+	} else if !r.ledger.set(kind, issuer, name, mark{until, r.ledger.expiry(ttl)}, r.limit) {
+		return errFull{r.limit}
+	}
+	return nil
+}

@@ -1,0 +1,195 @@
+package upstream
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"gatehouse/gateway/internal/inject"
+)
+
+// front forwards everything to the target and reports what Forward returned.
+func front(t *testing.T, target string, change func(*Call)) (*httptest.Server, <-chan error) {
+	t.Helper()
+	u, err := url.Parse(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules, err := inject.New(inject.Options{Prefix: "x-jwt-", MaxBytes: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := New("heroes", []*url.URL{u})
+	results := make(chan error, 10)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := Call{Path: r.URL.EscapedPath(), Strip: rules, Timeout: time.Minute, IdleTimeout: time.Minute, RequestID: "id", Traceparent: "tp"}
+		if change != nil {
+			change(&c)
+		}
+		err := pool.Forward(w, r, c)
+		if err != nil {
+			w.WriteHeader(http.StatusTeapot)
+		}
+		results <- err
+	}))
+	t.Cleanup(func() { s.Close(); pool.Close() })
+	return s, results
+}
+
+func failure(t *testing.T, results <-chan error) Failure {
+	t.Helper()
+	select {
+	case err := <-results:
+		var failed *Error
+		if !errors.As(err, &failed) {
+			t.Fatalf("Forward returned %v", err)
+		}
+		return failed.Failure
+	case <-time.After(30 * time.Second):
+		t.Fatal("Forward did not return")
+	}
+	return 0
+}
+
+func TestFailuresAreToldApart(t *testing.T) {
+	release := make(chan struct{})
+	hangs := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
+	}))
+	t.Cleanup(hangs.Close)
+	t.Cleanup(func() { close(release) })
+	nonsense, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = nonsense.Close() })
+	go func() {
+		for {
+			conn, err := nonsense.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.WriteString(conn, "this is no HTTP\r\n\r\n")
+			_ = conn.Close()
+		}
+	}()
+	soon := func(c *Call) { c.Timeout, c.IdleTimeout = 100*time.Millisecond, 100*time.Millisecond }
+	for _, c := range []struct {
+		name, target, request string
+		change                func(*Call)
+		leave                 bool
+		want                  Failure
+	}{
+		{"nobody listens", "http://127.0.0.1:1", "GET / HTTP/1.1\r\nHost: h\r\n\r\n", nil, false, Refused},
+		{"no HTTP", "http://" + nonsense.Addr().String(), "GET / HTTP/1.1\r\nHost: h\r\n\r\n", nil, false, Refused},
+		{"no answer in time", hangs.URL, "GET / HTTP/1.1\r\nHost: h\r\n\r\n", soon, false, Timeout},
+		{"no answer in time to a body", hangs.URL, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi", soon, false, Timeout},
+		{"the client stalls", hangs.URL, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 20\r\n\r\nhi", soon, false, ClientStalled},
+		{"a bad chunk", hangs.URL, "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", nil, false, ClientBroke},
+		{"the client goes", hangs.URL, "GET / HTTP/1.1\r\nHost: h\r\n\r\n", nil, true, ClientGone},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s, results := front(t, c.target, c.change)
+			conn, err := net.Dial("tcp", s.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = conn.Close() }()
+			if _, err := io.WriteString(conn, c.request); err != nil {
+				t.Fatal(err)
+			}
+			if c.leave {
+				_ = conn.Close()
+			}
+			if got := failure(t, results); got != c.want {
+				t.Errorf("got %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+// An idle body ends the exchange even after the headers, and so that the
+// client sees it break; a body that moves goes on beyond any timeout.
+func TestIdleBody(t *testing.T) {
+	steps := make(chan string)
+	b := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for {
+			select {
+			case s := <-steps:
+				_, _ = io.WriteString(w, s)
+				_ = http.NewResponseController(w).Flush()
+			case <-r.Context().Done():
+				return
+			}
+		}
+	}))
+	t.Cleanup(b.Close)
+	s, _ := front(t, b.URL, func(c *Call) { c.Timeout, c.IdleTimeout = 10*time.Second, 500*time.Millisecond })
+	answer := make(chan *http.Response, 1)
+	go func() {
+		res, err := http.Get(s.URL)
+		if err != nil {
+			t.Error(err)
+		}
+		answer <- res
+	}()
+	steps <- "a"
+	res := <-answer
+	r := bufio.NewReader(res.Body)
+	for range 5 {
+		if c, err := r.ReadByte(); err != nil || c != 'a' {
+			t.Fatalf("%c, %v", c, err)
+		}
+		steps <- "a"
+	}
+	rest, err := io.ReadAll(r)
+	if err == nil || string(rest) != "a" {
+		t.Errorf("after the last byte: %q, %v; want the body to break off", rest, err)
+	}
+	_ = res.Body.Close()
+}
+
+func TestTrailersGoBothWays(t *testing.T) {
+	got := make(chan http.Header, 1)
+	b := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		got <- r.Trailer
+		w.Header().Set("Trailer", "X-Sum, X-Jwt-Sub")
+		_, _ = io.WriteString(w, "body")
+		w.Header().Set("X-Sum", "2")
+		w.Header().Set("X-Jwt-Sub", "root")
+	}))
+	t.Cleanup(b.Close)
+	s, _ := front(t, b.URL, nil)
+	body := struct{ io.Reader }{strings.NewReader("body")} // of unknown length: chunked
+	r, err := http.NewRequestWithContext(context.Background(), http.MethodPost, s.URL, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Trailer = http.Header{"X-Sum": {"1"}, "X_jwt_sub": {"root"}, "Authorization": {"Bearer x"}}
+	res, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, res.Body)
+	_ = res.Body.Close()
+	if fmt.Sprint(<-got) != "map[X-Sum:[1]]" {
+		t.Errorf("the target's trailers are wrong")
+	}
+	if fmt.Sprint(res.Trailer) != "map[X-Sum:[2]]" {
+		t.Errorf("the client's trailers: %v", res.Trailer)
+	}
+}
