@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"os"
@@ -280,28 +281,54 @@ type limitOptions struct {
 	redis  config.Redis
 }
 
+// revocation knows which tokens were withdrawn: a [revoke.Lookup] or a
+// [revoke.Replica]. The error is a *token.Error.
+type revocation interface {
+	Check(ctx context.Context, v *token.Verified) error
+}
+
+// revocationOptions are what it is made from.
+type revocationOptions struct {
+	redis config.Redis
+	config.Revocation
+}
+
 func (b *builder) revocation(s *snapshot) {
 	c := b.cfg.Revocation
 	if !c.Enabled() {
 		return
 	}
-	o := revoke.Options{Client: s.redis.value, Allow: c.OnError == "allow"}
-	for _, kind := range c.Check {
-		o.Check = append(o.Check, revoke.Kind(kind))
-	}
-	posture := "deny"
-	if o.Allow {
-		posture = "allow"
-	}
-	log := b.log
-	if b.metrics != nil {
-		fallbacks := b.metrics.fallbacks.WithLabelValues("revocation", posture)
-		o.OnError = func(err error) {
-			fallbacks.Inc()
-			log.Warn("cannot ask Redis about revocations", "posture", posture, "error", err)
+	s.revocation, _ = carry(b.old.revocation, revocationOptions{b.cfg.Redis, c}, func() (revocation, error) {
+		o := revoke.Options{
+			Client: s.redis.value, Allow: c.OnError == "allow",
+			Sync: revoke.Sync(c.Sync), PollInterval: c.PollInterval, MaxStale: c.MaxStale,
 		}
-	}
-	s.revocation = revoke.NewLookup(o)
+		for _, kind := range c.Check {
+			o.Check = append(o.Check, revoke.Kind(kind))
+		}
+		log := b.log
+		if b.metrics != nil {
+			fallbacks := b.metrics.fallbacks.WithLabelValues("revocation", c.OnError)
+			o.OnError = func(err error) {
+				fallbacks.Inc()
+				log.Debug("revocations cannot be asked about", "posture", c.OnError, "error", err)
+			}
+		}
+		if c.Mode == "lookup" {
+			return revoke.NewLookup(o), nil
+		}
+		o.OnChange = func(h revoke.Health) {
+			level := slog.LevelInfo
+			if !h.InStep || h.Warning != "" {
+				level = slog.LevelWarn
+			}
+			log.Log(context.Background(), level, "the replica of revocations", "in_step", h.InStep, "mode", string(h.Mode), "entries", h.Entries, "warning", h.Warning, "error", h.Err)
+		}
+		if b.old.revocation != nil {
+			o.From, _ = b.old.revocation.value.(*revoke.Replica)
+		}
+		return revoke.NewReplica(o), nil
+	})
 }
 
 func (b *builder) route(s *snapshot, c *config.Route) *builtRoute {

@@ -11,6 +11,7 @@ import (
 
 	"gatehouse/gateway/internal/issuer"
 	"gatehouse/gateway/internal/limit"
+	"gatehouse/gateway/internal/revoke"
 )
 
 // unmatched is the route label of requests that no route matched.
@@ -99,6 +100,64 @@ func (l *limitStats) Describe(descs chan<- *prometheus.Desc) {
 	descs <- l.decisions
 	descs <- l.keys
 	descs <- l.replicas
+}
+
+// replicaStats reports on the replica of revocations, if there is one.
+type replicaStats struct {
+	current                                        func() *snapshot
+	age, entries, bytes, resyncs, inStep, warnings *prometheus.Desc
+}
+
+func newReplicaStats(current func() *snapshot) *replicaStats {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("gatehouse_revocation_replica_"+name, help, labels, nil)
+	}
+	return &replicaStats{
+		current:  current,
+		age:      desc("age_seconds", "Time since the replica of revocations was last known to be in step."),
+		entries:  desc("entries", "Revocations that the replica holds."),
+		bytes:    desc("bytes", "Memory that they are taken to need."),
+		resyncs:  desc("resyncs_total", "Loads of all revocations from a server, the first included."),
+		inStep:   desc("in_step", "1 while every revocation in Redis is in the replica; mode is tracking or poll.", "mode"),
+		warnings: desc("warning", "1 while Redis could forget a revocation or cannot be followed as configured."),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (l *replicaStats) Describe(descs chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{l.age, l.entries, l.bytes, l.resyncs, l.inStep, l.warnings} {
+		descs <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (l *replicaStats) Collect(to chan<- prometheus.Metric) {
+	s := l.current()
+	if s == nil || s.revocation == nil {
+		return
+	}
+	replica, ok := s.revocation.value.(*revoke.Replica)
+	if !ok {
+		return
+	}
+	h := replica.Health()
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	yes := func(b bool) float64 {
+		if b {
+			return 1
+		}
+		return 0
+	}
+	if !h.LastGood.IsZero() {
+		gauge(l.age, h.Age.Seconds())
+	}
+	gauge(l.entries, float64(h.Entries))
+	gauge(l.bytes, float64(h.Bytes))
+	to <- prometheus.MustNewConstMetric(l.resyncs, prometheus.CounterValue, float64(h.Resyncs))
+	gauge(l.inStep, yes(h.InStep), string(h.Mode))
+	gauge(l.warnings, yes(h.Warning != ""))
 }
 
 // Collect implements prometheus.Collector.

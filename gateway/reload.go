@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"gatehouse/gateway/config"
+	"gatehouse/gateway/internal/revoke"
 )
 
 // Reload swaps the configuration: build, start, swap, drain the old. What cfg
@@ -48,6 +49,11 @@ func (g *Gateway) start(ctx context.Context, s, old *snapshot) {
 			started.Go(func() { p.value.Start(ctx) })
 		}
 	}
+	if s.revocation != nil && (old == nil || old.revocation != s.revocation) {
+		if replica, ok := s.revocation.value.(*revoke.Replica); ok {
+			started.Go(func() { replica.Start(ctx) })
+		}
+	}
 	started.Wait()
 }
 
@@ -64,6 +70,11 @@ func (s *snapshot) close(successor *snapshot) {
 	for name, p := range s.upstreams {
 		if successor.upstreams[name] != p {
 			p.value.Close()
+		}
+	}
+	if s.revocation != nil && s.revocation != successor.revocation {
+		if replica, ok := s.revocation.value.(*revoke.Replica); ok {
+			replica.Close()
 		}
 	}
 	if s.redis != nil && s.redis != successor.redis {

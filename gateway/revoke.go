@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"gatehouse/gateway/config"
 	"gatehouse/gateway/internal/revoke"
 	"gatehouse/gateway/token"
@@ -36,12 +38,25 @@ type Revoked struct {
 // it. A sub or client_id is cut off for all tokens issued until now; later
 // ones are good again. The error says what to do when it cannot be written.
 func Revoke(ctx context.Context, cfg *config.Config, r Revocation) (Revoked, error) {
-	if cfg.Redis.URL == "" {
-		return Revoked{}, errors.New("the configuration has no redis.url, so there is nowhere to write a revocation")
-	}
-	client, err := newRedis(cfg.Redis)
+	return write(cfg, r, func(client redis.UniversalClient, w *Revoked) error {
+		return revoke.Write(ctx, client, w.Key, w.Value, w.TTL)
+	})
+}
+
+// Unrevoke lifts a revocation: it writes the reserved value, with the time that
+// the revocation had left, or that Revoke would give.
+func Unrevoke(ctx context.Context, cfg *config.Config, r Revocation) (Revoked, error) {
+	return write(cfg, r, func(client redis.UniversalClient, w *Revoked) (err error) {
+		w.Value = revoke.NotRevoked
+		w.TTL, err = revoke.Lift(ctx, client, w.Key, w.TTL)
+		return err
+	})
+}
+
+func write(cfg *config.Config, r Revocation, do func(redis.UniversalClient, *Revoked) error) (Revoked, error) {
+	client, err := openRedis(cfg)
 	if err != nil {
-		return Revoked{}, cfg.Faultf("redis", "%v", err)
+		return Revoked{}, err
 	}
 	defer func() { _ = client.Close() }()
 	w, err := plan(cfg, r, time.Now())
@@ -51,7 +66,32 @@ func Revoke(ctx context.Context, cfg *config.Config, r Revocation) (Revoked, err
 	if !cfg.Revocation.Enabled() {
 		w.warn("the configuration has no revocation section: gateways that use it do not look revocations up")
 	}
-	return w, revoke.Write(ctx, client, w.Key, w.Value, w.TTL)
+	return w, do(client, &w)
+}
+
+func openRedis(cfg *config.Config) (redis.UniversalClient, error) {
+	if cfg.Redis.URL == "" {
+		return nil, errors.New("the configuration has no redis.url, so there is no place for revocations")
+	}
+	client, err := newRedis(cfg.Redis)
+	if err != nil {
+		return nil, cfg.Faultf("redis", "%v", err)
+	}
+	return client, nil
+}
+
+// Revocations calls yield for each revocation in the Redis of cfg, in no order,
+// until it returns false: its key, what stands there, and how long it holds (0:
+// for ever). The content "-" means that it was lifted.
+func Revocations(ctx context.Context, cfg *config.Config, yield func(key, content string, left time.Duration) bool) error {
+	client, err := openRedis(cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = client.Close() }()
+	return revoke.List(ctx, client, func(e revoke.Entry) bool {
+		return yield(revoke.Key(e.Kind, e.Issuer, e.Value), e.Content, e.Left)
+	})
 }
 
 func (w *Revoked) warn(format string, args ...any) {

@@ -14,7 +14,6 @@ import (
 	"gatehouse/gateway/internal/inject"
 	"gatehouse/gateway/internal/issuer"
 	"gatehouse/gateway/internal/limit"
-	"gatehouse/gateway/internal/revoke"
 	"gatehouse/gateway/internal/route"
 	"gatehouse/gateway/internal/upstream"
 	"gatehouse/gateway/policy"
@@ -37,7 +36,7 @@ type snapshot struct {
 	redis      *part[config.Redis, redis.UniversalClient]   // nil without redis in the file
 	store      *part[config.Redis, *limit.Store]            // of shared limits; nil without redis
 	failures   *part[limit.FailureOptions, *limit.Failures] // nil without server.auth_failures
-	revocation *revoke.Lookup                               // nil without revocation in the file
+	revocation *part[revocationOptions, revocation]         // nil without revocation in the file
 
 	users   atomic.Int64
 	retired atomic.Bool
@@ -92,7 +91,7 @@ func (s *snapshot) revoked(ctx context.Context, found *foundToken, v *token.Veri
 	if s.revocation == nil {
 		return nil
 	}
-	err := s.revocation.Check(ctx, v)
+	err := s.revocation.value.Check(ctx, v)
 	var refused *token.Error
 	if errors.As(err, &refused) && refused.Reason == token.RevokedToken {
 		found.issuers.Forget(found.raw)

@@ -1,9 +1,12 @@
 package gateway
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"time"
+
+	"gatehouse/gateway/internal/revoke"
 )
 
 // Status returns the handler of the status listener: /livez, /readyz and
@@ -33,8 +36,35 @@ type issuerReadiness struct {
 }
 
 type storeReadiness struct {
-	Ready bool   `json:"ready"`
-	Error string `json:"error,omitempty"`
+	Ready   bool       `json:"ready"`
+	Mode    string     `json:"mode"`              // lookup, or how a replica follows: tracking, poll
+	Entries int        `json:"entries,omitempty"` // of a replica
+	Good    *time.Time `json:"good,omitempty"`    // when a replica was last in step
+	Warning string     `json:"warning,omitempty"`
+	Error   string     `json:"error,omitempty"`
+}
+
+// revocationReadiness reports on revocations, and whether their posture for an
+// outage refuses requests now.
+func (s *snapshot) revocationReadiness(ctx context.Context) (detail storeReadiness, denies bool) {
+	switch r := s.revocation.value.(type) {
+	case *revoke.Replica:
+		h := r.Health()
+		detail = storeReadiness{Ready: h.InStep, Mode: string(h.Mode), Entries: h.Entries, Warning: h.Warning}
+		if !h.LastGood.IsZero() {
+			detail.Good = &h.LastGood
+		}
+		if h.Err != nil {
+			detail.Error = h.Err.Error()
+		}
+		return detail, h.Denies
+	case *revoke.Lookup:
+		detail = storeReadiness{Ready: true, Mode: "lookup"}
+		if err := r.Ping(ctx); err != nil {
+			return storeReadiness{Mode: "lookup", Error: err.Error()}, !r.Tolerant()
+		}
+	}
+	return detail, false
 }
 
 // readyz fails only where serving would be wrong: while draining, with no
@@ -61,12 +91,10 @@ func (g *Gateway) readyz(w http.ResponseWriter, r *http.Request) {
 		answer.Status = "no issuer has keys"
 	}
 	if s.revocation != nil {
-		answer.Revocation = &storeReadiness{Ready: true}
-		if err := s.revocation.Ping(r.Context()); err != nil {
-			answer.Revocation = &storeReadiness{Error: err.Error()}
-			if !s.revocation.Tolerant() {
-				answer.Status = "revocations cannot be checked"
-			}
+		detail, denies := s.revocationReadiness(r.Context())
+		answer.Revocation = &detail
+		if denies {
+			answer.Status = "revocations cannot be checked"
 		}
 	}
 	if g.draining.Load() {

@@ -40,7 +40,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(serveCommand(), checkCommand(), initCommand(), revokeCommand(), tokenCommand())
+	root.AddCommand(serveCommand(), checkCommand(), initCommand(), revokeCommand(), unrevokeCommand(), revocationsCommand(), tokenCommand())
 	if demo := demoCommand(); demo != nil {
 		root.AddCommand(demo)
 	}

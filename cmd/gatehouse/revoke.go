@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"gatehouse/gateway"
+	"gatehouse/gateway/config"
 )
 
 // maxTokenFile bounds what is read as a token, in bytes.
@@ -21,7 +22,7 @@ const maxTokenFile = 64 << 10
 const redisTimeout = 10 * time.Second
 
 func revokeCommand() *cobra.Command {
-	c := &cobra.Command{
+	return revocationCommand(&cobra.Command{
 		Use:   "revoke",
 		Short: "Withdraw a token, a session, a subject, a client or a key",
 		Args:  cobra.NoArgs,
@@ -34,7 +35,54 @@ command line, where it would show in the process list:
   gatehouse revoke --token-file - < stolen.jwt
   gatehouse revoke --issuer main --jti 6f1c…
   gatehouse revoke --issuer main --sub alice     # all her tokens issued until now`,
+	}, gateway.Revoke)
+}
+
+func unrevokeCommand() *cobra.Command {
+	return revocationCommand(&cobra.Command{
+		Use:   "unrevoke",
+		Short: "Lift a revocation",
+		Args:  cobra.NoArgs,
+		Long: `Unrevoke writes the reserved value - in place of a revocation, with the time
+that it had left. Deleting the key is not enough: gateways that keep a copy
+remember what they saw revoked, whatever Redis forgets.
+
+  gatehouse unrevoke --issuer main --sub alice`,
+	}, gateway.Unrevoke)
+}
+
+func revocationsCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "revocations",
+		Short: "List what is revoked now",
+		Args:  cobra.NoArgs,
+		Long: `Revocations lists the revocations in the Redis of the configuration, one a
+line: the key, what stands in it, and for how long. It walks over all keys of
+the database, so that a large one takes its time.`,
 	}
+	file := configFlag(c)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		cfg, _, err := loadConfig(*file)
+		if err != nil {
+			return err
+		}
+		return gateway.Revocations(c.Context(), cfg, func(key, content string, left time.Duration) bool {
+			_, err := fmt.Fprintf(c.OutOrStdout(), "%s = %s %s\n", printable(key), printable(content), forHowLong(left))
+			return err == nil
+		})
+	}
+	return c
+}
+
+func forHowLong(ttl time.Duration) string {
+	if ttl == 0 {
+		return "for ever"
+	}
+	return "for " + ttl.Round(time.Second).String()
+}
+
+// revocationCommand gives c the flags that say what is revoked, and hands that to do.
+func revocationCommand(c *cobra.Command, do func(context.Context, *config.Config, gateway.Revocation) (gateway.Revoked, error)) *cobra.Command {
 	file := configFlag(c)
 	r := gateway.Revocation{}
 	var tokenFile string
@@ -78,18 +126,14 @@ command line, where it would show in the process list:
 		}
 		ctx, cancel := context.WithTimeout(c.Context(), redisTimeout)
 		defer cancel()
-		done, err := gateway.Revoke(ctx, cfg, r)
+		done, err := do(ctx, cfg, r)
 		if done.Warning != "" {
 			fmt.Fprintln(c.ErrOrStderr(), "warning:", done.Warning)
 		}
 		if err != nil {
 			return err
 		}
-		howLong := "for ever"
-		if done.TTL > 0 {
-			howLong = "for " + done.TTL.Round(time.Second).String()
-		}
-		fmt.Fprintf(c.OutOrStdout(), "%s = %s %s\n", done.Key, done.Value, howLong)
+		fmt.Fprintf(c.OutOrStdout(), "%s = %s %s\n", done.Key, done.Value, forHowLong(done.TTL))
 		return nil
 	}
 	return c

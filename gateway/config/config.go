@@ -112,8 +112,12 @@ type Key struct {
 
 // Revocation says which revocation keys are looked up and what an outage means.
 type Revocation struct {
-	Check   []string // of jti, sid, sub, client_id; nil if the file has no revocation section
-	OnError string   // "deny" or "allow"
+	Check        []string // of jti, sid, sub, client_id; nil if the file has no revocation section
+	Mode         string   // "lookup" or "replica"
+	Sync         string   // of a replica: "tracking" or "poll"
+	PollInterval time.Duration
+	MaxStale     time.Duration // how long a replica decides without Redis
+	OnError      string        // "deny" or "allow"
 }
 
 // Enabled says whether the file asks for revocation at all.

@@ -187,7 +187,7 @@ routes:
     limits: [a]
     upstream: http://127.0.0.1:9000
 `)
-	equal(t, "revocation", cfg.Revocation, Revocation{Check: []string{"jti", "sid", "sub", "client_id"}, OnError: "deny"})
+	equal(t, "revocation", cfg.Revocation, Revocation{Check: []string{"jti", "sid", "sub", "client_id"}, Mode: "lookup", OnError: "deny"})
 	equal(t, "the algorithms beside a secret", cfg.Issuers["a"].Algorithms, []string{"HS256"})
 	equal(t, "the limit", cfg.Limits["a"], &Limit{Name: "a", Key: []string{"ip"}, Rate: Rate{7, 90 * time.Second}, IPv6Prefix: 64, Cost: 1})
 }
@@ -209,7 +209,7 @@ func TestWhole(t *testing.T) {
 		AuthFailures:   &AuthFailures{Rate{10, time.Minute}, 20},
 	})
 	equal(t, "redis", cfg.Redis, Redis{"rediss://user:password@redis.example.com:6380/2", "gatehouse", "secret", "testdata/ok/redis.pem", 3})
-	equal(t, "revocation", cfg.Revocation, Revocation{Check: []string{"jti", "sub"}, OnError: "allow"})
+	equal(t, "revocation", cfg.Revocation, Revocation{Check: []string{"jti", "sub"}, Mode: "replica", Sync: "poll", PollInterval: 2 * time.Second, MaxStale: time.Minute, OnError: "allow"})
 	equal(t, "headers", cfg.Headers, Headers{
 		Prefix: "x-auth-user-",
 		Claims: map[string]HeaderClaim{
@@ -463,7 +463,7 @@ func TestPositions(t *testing.T) {
 			t.Errorf("%s is at %v: %q, want %q", path, p, got, want)
 		}
 	}
-	equal(t, "the fault", cfg.Faultf("routes[3].upstream", "is %s", "down").Error(), "testdata/ok/whole.yaml:150:15: is down")
+	equal(t, "the fault", cfg.Faultf("routes[3].upstream", "is %s", "down").Error(), "testdata/ok/whole.yaml:153:15: is down")
 	equal(t, "the position in no file", new(Config).At("routes[0]"), Pos{})
 }
 

@@ -81,14 +81,16 @@ type fileKey struct {
 }
 
 type fileRevocation struct {
-	Check   []string    `yaml:"check" enum:"jti,sid,sub,client_id"`
-	Mode    string      `yaml:"mode" enum:"lookup"`
-	OnError fileOnError `yaml:"on_error"`
+	Check        []string      `yaml:"check" enum:"jti,sid,sub,client_id"`
+	Mode         string        `yaml:"mode" enum:"lookup,replica"`
+	Sync         string        `yaml:"sync" enum:"tracking,poll"`
+	PollInterval time.Duration `yaml:"poll_interval"`
+	OnError      fileOnError   `yaml:"on_error"`
 }
 
 type fileOnError struct {
-	Then     string   `yaml:"then" enum:"deny,allow"`
-	MaxStale maxStale `yaml:"max_stale"`
+	Then     string        `yaml:"then" enum:"deny,allow"`
+	MaxStale time.Duration `yaml:"max_stale"`
 }
 
 type fileHeaders struct {
@@ -343,13 +345,6 @@ type claim string
 func (c *claim) readText(s string) error {
 	*c = claim(s)
 	return claimPath(s)
-}
-
-// maxStale is a key that means something only where revocations are remembered.
-type maxStale struct{}
-
-func (*maxStale) readNode(r *reader, _ *yaml.Node, path string) {
-	r.fault(path, "%s means nothing in lookup mode, which remembers nothing that could grow stale: an outage takes effect at once; leave it out", path)
 }
 
 // oneOrMany is a list that may be written as its only item.

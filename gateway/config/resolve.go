@@ -85,7 +85,19 @@ func (r *reader) revocation(f *fileRevocation) Revocation {
 		r.fault("revocation", "revocation needs Redis, where withdrawn tokens are written down; add redis with its url")
 	}
 	r.distinct("revocation.check", f.Check)
-	v := Revocation{Check: f.Check, OnError: or(f.OnError.Then, "deny")}
+	v := Revocation{Check: f.Check, Mode: or(f.Mode, "lookup"), OnError: or(f.OnError.Then, "deny")}
+	if v.Mode == "replica" {
+		v.Sync, v.PollInterval, v.MaxStale = or(f.Sync, "tracking"), or(f.PollInterval, time.Second), or(f.OnError.MaxStale, 5*time.Minute)
+		if r.has("revocation.poll_interval") && v.Sync != "poll" {
+			r.fault("revocation.poll_interval", "revocation.poll_interval means something with sync: poll only")
+		}
+	} else {
+		for _, key := range []string{"on_error.max_stale", "sync", "poll_interval"} {
+			if at := "revocation." + key; r.has(at) {
+				r.fault(at, "%s means nothing in lookup mode, which remembers nothing that could grow stale: an outage takes effect at once; leave it out, or say mode: replica", at)
+			}
+		}
+	}
 	if v.Check == nil {
 		v.Check = []string{"jti", "sid", "sub", "client_id"}
 	}

@@ -2,7 +2,9 @@ package revoke
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -18,4 +20,60 @@ func Write(ctx context.Context, client redis.UniversalClient, key, value string,
 		return fmt.Errorf("cannot write %s to Redis: %w", key, err)
 	}
 	return nil
+}
+
+// Lift writes [NotRevoked] in place of a revocation, with the time that it had
+// left, so that a gateway that is away learns of it as long as it would
+// remember the revocation; ttl is for a key that is not there.
+func Lift(ctx context.Context, client redis.UniversalClient, key string, ttl time.Duration) (left time.Duration, err error) {
+	left, err = client.PTTL(ctx, key).Result()
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("cannot read %s in Redis: %w", key, err)
+	case left == -2: // not there
+		left = ttl
+	case left < 0: // for ever
+		left = 0
+	}
+	return left, Write(ctx, client, key, NotRevoked, left)
+}
+
+// Entry is one revocation as Redis has it.
+type Entry struct {
+	Kind          Kind
+	Issuer, Value string        // what the key names
+	Content       string        // what stands in it; "" for a key of another type than string
+	Left          time.Duration // until it expires; 0: never
+}
+
+// List calls yield for each revocation, in no order, until it returns false.
+// A key that expires meanwhile is left out; one that is written may be, too.
+func List(ctx context.Context, client redis.UniversalClient, yield func(Entry) bool) error {
+	if cluster, ok := client.(*redis.ClusterClient); ok {
+		return cluster.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error { return list(ctx, node, yield) })
+	}
+	return list(ctx, client, yield)
+}
+
+func list(ctx context.Context, client redis.Cmdable, yield func(Entry) bool) error {
+	keys := client.Scan(ctx, 0, "revoked:*", 1000).Iterator()
+	for keys.Next(ctx) {
+		parts := strings.SplitN(keys.Val(), ":", 4)
+		if len(parts) != 4 {
+			continue
+		}
+		e := Entry{Kind: Kind(parts[1]), Issuer: parts[2], Value: parts[3]}
+		var err error
+		if e.Content, err = client.Get(ctx, keys.Val()).Result(); errors.Is(err, redis.Nil) {
+			continue
+		}
+		if e.Left, err = client.PTTL(ctx, keys.Val()).Result(); err != nil || e.Left == -2 {
+			continue
+		}
+		e.Left = max(e.Left, 0)
+		if !yield(e) {
+			return nil
+		}
+	}
+	return keys.Err()
 }
