@@ -8,17 +8,25 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"gatehouse/gateway/config"
 )
 
+// hush keeps go-redis from writing lines of its own to standard error: what is
+// wrong with Redis is told by who asked it. The setting is the library's own
+// global, so that it is made once.
+var hush = sync.OnceFunc(logging.Disable)
+
 // newRedis makes a client of one server, of Sentinels or of a Cluster; it
 // connects when it is first asked. Errors hold nothing of the URL, which may
 // carry a password.
 func newRedis(c config.Redis) (redis.UniversalClient, error) {
+	hush()
 	roots, err := authorities(c.CAFile)
 	if err != nil {
 		return nil, err
