@@ -345,6 +345,7 @@ func (b *builder) route(s *snapshot, c *config.Route) *builtRoute {
 		forwardToken:   c.ForwardToken,
 		timeout:        c.Timeout,
 		idleTimeout:    c.IdleTimeout,
+		closeOnExpiry:  c.CloseOnExpiry,
 	}
 	if c.StripPrefix != "" {
 		rt.stripSegments = strings.Count(c.StripPrefix, "/")

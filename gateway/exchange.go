@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"log/slog"
 	"net"
@@ -47,7 +46,7 @@ type exchange struct {
 func (g *Gateway) begin(s *snapshot, w http.ResponseWriter, r *http.Request) *exchange {
 	g.active.Add(1)
 	x := &exchange{gateway: g, snapshot: s, r: r, start: g.now()}
-	x.w = &recorder{ResponseWriter: w, strip: s.inject, ctx: r.Context()}
+	x.w = &recorder{ResponseWriter: w, strip: s.inject}
 	x.client, x.trusted = s.proxies.client(r)
 	if !x.trusted && r.Header["X-Forwarded-For"] != nil {
 		g.hintAtProxy.Do(func() {
@@ -104,9 +103,6 @@ func (x *exchange) end() {
 	}
 	x.gateway.log.LogAttrs(x.r.Context(), level, "request", attrs...)
 	x.gateway.metrics.request(name, x.w.status, reason, duration)
-	if x.w.unhook != nil {
-		x.w.unhook()
-	}
 	if broke != nil || x.abort {
 		panic(http.ErrAbortHandler) // the client must see that the response is not whole
 	}
@@ -181,6 +177,9 @@ func (x *exchange) forward() error {
 		IdleTimeout: x.route.idleTimeout,
 		ErrorLog:    x.gateway.errorLog,
 	}
+	if x.verified != nil && x.route.closeOnExpiry {
+		call.Lasts, call.Renew = x.lasts(), x.renew
+	}
 	if x.found != nil {
 		if !x.route.forwardToken {
 			call.Request = x.found.source.Remove
@@ -217,10 +216,8 @@ func bounded(s string) string {
 type recorder struct {
 	http.ResponseWriter
 	strip  *inject.Rules
-	ctx    context.Context
 	status int // 0 until the final status is written
 	bytes  int64
-	unhook func() bool // takes back what Hijack arranged
 }
 
 // Unwrap lets http.ResponseController reach the connection.
@@ -247,14 +244,11 @@ func (w *recorder) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Hijack is how httputil answers 101. When the request's context ends httputil
-// closes the target's connection alone, and waits for ever for a client that
-// does not read; so the client's is closed here.
+// Hijack is how httputil answers 101.
 func (w *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	if err == nil {
 		w.status = http.StatusSwitchingProtocols
-		w.unhook = context.AfterFunc(w.ctx, func() { _ = conn.Close() })
 	}
 	return conn, rw, err
 }

@@ -68,6 +68,7 @@ type builtRoute struct {
 	forwardToken   bool
 	timeout        time.Duration
 	idleTimeout    time.Duration
+	closeOnExpiry  bool
 }
 
 // stripPrefix cuts as many whole segments as strip_prefix has from an escaped
@@ -92,8 +93,7 @@ func (s *snapshot) revoked(ctx context.Context, found *foundToken, v *token.Veri
 		return nil
 	}
 	err := s.revocation.value.Check(ctx, v)
-	var refused *token.Error
-	if errors.As(err, &refused) && refused.Reason == token.RevokedToken {
+	if isRevoked(err) {
 		found.issuers.Forget(found.raw)
 	}
 	return err

@@ -173,6 +173,8 @@ type Defaults struct {
 	Limits      []string
 	Timeout     time.Duration
 	IdleTimeout time.Duration
+	// CloseOnExpiry ends what outlives its token; default true.
+	CloseOnExpiry bool
 }
 
 // Route is one row of the route table, with the defaults applied.
@@ -190,6 +192,8 @@ type Route struct {
 	EncodedSlash bool // encoded_slash: allow
 	Timeout      time.Duration
 	IdleTimeout  time.Duration
+	// CloseOnExpiry ends what outlives its token; means nothing on public routes.
+	CloseOnExpiry bool
 }
 
 // Match says which requests a route is for, in net/http.ServeMux's terms.

@@ -150,7 +150,7 @@ func TestDefaults(t *testing.T) {
 		Headers:   Headers{Prefix: "x-jwt-", MaxBytes: 8192},
 		Limits:    map[string]*Limit{},
 		Upstreams: map[string]*Upstream{},
-		Defaults:  Defaults{Timeout: 10 * time.Second, IdleTimeout: time.Minute},
+		Defaults:  Defaults{Timeout: 10 * time.Second, IdleTimeout: time.Minute, CloseOnExpiry: true},
 		Routes: []*Route{{
 			Name:        "GET /heroes/{id}",
 			Match:       Match{Methods: []string{"GET"}, Path: "/heroes/{id}"},
@@ -159,6 +159,8 @@ func TestDefaults(t *testing.T) {
 			Upstream:    &Upstream{"http://127.0.0.1:9000", []*url.URL{mustURL(t, "http://127.0.0.1:9000")}},
 			Timeout:     10 * time.Second,
 			IdleTimeout: time.Minute,
+
+			CloseOnExpiry: true,
 		}},
 	})
 	if cfg.Revocation.Enabled() {
@@ -226,7 +228,7 @@ func TestWhole(t *testing.T) {
 	heroes := &Upstream{"heroes", []*url.URL{mustURL(t, "http://127.0.0.1:9001"), mustURL(t, "https://heroes.example.com/base")}}
 	bare := &Upstream{"http://127.0.0.1:9003/base/", []*url.URL{mustURL(t, "http://127.0.0.1:9003/base/")}}
 	equal(t, "upstreams", cfg.Upstreams, map[string]*Upstream{"heroes": heroes})
-	equal(t, "defaults", cfg.Defaults, Defaults{[]string{"main"}, []string{"per_ip"}, 5 * time.Second, 2 * time.Minute})
+	equal(t, "defaults", cfg.Defaults, Defaults{[]string{"main"}, []string{"per_ip"}, 5 * time.Second, 2 * time.Minute, false})
 
 	jwks := JWKS{Refresh: 10 * time.Minute, MinRefreshInterval: 30 * time.Second, MaxStale: 24 * time.Hour}
 	privileges := []ClaimSource{{Claim: "privileges"}}
@@ -262,7 +264,7 @@ func TestWhole(t *testing.T) {
 	want := []*Route{{
 		Name: "create-hero", Match: Match{[]string{"POST", "PUT"}, "heroes.example.com", "/heroes-service/hero"},
 		Issuers: []*Issuer{main}, All: []string{"CREATE_HERO"}, Limits: []*Limit{perUser, perIP}, Upstream: heroes,
-		StripPrefix: "/heroes-service", ForwardToken: true, EncodedSlash: true, Timeout: time.Minute, IdleTimeout: time.Hour,
+		StripPrefix: "/heroes-service", ForwardToken: true, EncodedSlash: true, Timeout: time.Minute, IdleTimeout: time.Hour, CloseOnExpiry: true,
 	}, {
 		Name: "GET,HEAD heroes.example.com/heroes/{id}/{rest...}", Match: Match{[]string{"GET", "HEAD"}, "heroes.example.com", "/heroes/{id}/{rest...}"},
 		Issuers: []*Issuer{main, local}, All: []string{"READ_HEROES"}, Any: []string{"scope:heroes", "CREATE_HERO"},
@@ -463,7 +465,7 @@ func TestPositions(t *testing.T) {
 			t.Errorf("%s is at %v: %q, want %q", path, p, got, want)
 		}
 	}
-	equal(t, "the fault", cfg.Faultf("routes[3].upstream", "is %s", "down").Error(), "testdata/ok/whole.yaml:153:15: is down")
+	equal(t, "the fault", cfg.Faultf("routes[3].upstream", "is %s", "down").Error(), "testdata/ok/whole.yaml:155:15: is down")
 	equal(t, "the position in no file", new(Config).At("routes[0]"), Pos{})
 }
 

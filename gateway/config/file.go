@@ -126,6 +126,8 @@ type fileDefaults struct {
 	Limits      []string      `yaml:"limits"`
 	Timeout     time.Duration `yaml:"timeout"`
 	IdleTimeout time.Duration `yaml:"idle_timeout"`
+
+	CloseOnExpiry bool `yaml:"close_on_expiry"`
 }
 
 type fileRoute struct {
@@ -142,6 +144,8 @@ type fileRoute struct {
 	EncodedSlash string        `yaml:"encoded_slash" enum:"refuse,allow"`
 	Timeout      time.Duration `yaml:"timeout"`
 	IdleTimeout  time.Duration `yaml:"idle_timeout"`
+
+	CloseOnExpiry bool `yaml:"close_on_expiry"`
 }
 
 // address is a host:port to listen on.

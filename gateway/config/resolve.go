@@ -47,6 +47,8 @@ func (r *reader) config(f *fileConfig) *Config {
 		Limits:      f.Defaults.Limits,
 		Timeout:     or(f.Defaults.Timeout, 10*time.Second),
 		IdleTimeout: or(f.Defaults.IdleTimeout, time.Minute),
+
+		CloseOnExpiry: f.Defaults.CloseOnExpiry || !r.has("defaults.close_on_expiry"),
 	}
 	r.routes(f.Routes, c)
 	return c

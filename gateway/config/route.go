@@ -36,6 +36,8 @@ func (r *reader) routes(files []fileRoute, c *Config) {
 			EncodedSlash: f.EncodedSlash == "allow",
 			Timeout:      or(f.Timeout, c.Defaults.Timeout),
 			IdleTimeout:  or(f.IdleTimeout, c.Defaults.IdleTimeout),
+
+			CloseOnExpiry: f.CloseOnExpiry || c.Defaults.CloseOnExpiry && !r.has(path+".close_on_expiry"),
 		}
 		c.Routes = append(c.Routes, route)
 		if r.bad[path] {
@@ -90,7 +92,7 @@ func methodsSorted(m Match) Match {
 
 // public faults what makes no sense on a route that reads no tokens.
 func (r *reader) public(path string) {
-	for _, key := range []string{"auth", "issuers", "privileges", "forward_token"} {
+	for _, key := range []string{"auth", "issuers", "privileges", "forward_token", "close_on_expiry"} {
 		if at := path + "." + key; r.ok(at) {
 			r.fault(at, "%s has no meaning beside public: true, where tokens are neither read nor removed; leave out one of the two", at)
 		}

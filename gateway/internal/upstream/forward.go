@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"io"
 	"log"
 	"net"
 	"net/http"
@@ -36,12 +37,19 @@ type Call struct {
 	Timeout     time.Duration        // to the response's headers, from when the request is sent whole
 	IdleTimeout time.Duration        // between bytes of either body
 	ErrorLog    *log.Logger          // what httputil has to say after the headers were sent
+
+	// Renew says how much longer the exchange may last, or ends it with an
+	// error. It is asked first after Lasts, in a goroutine of its own, never in
+	// two at once, and its context ends with the exchange; nil lets it last.
+	Renew func(context.Context) (time.Duration, error)
+	Lasts time.Duration
 }
 
 // Forward sends r to the next target and its response to w, streaming both
-// ways. An error is an *[Error] and means that nothing was written to w. A
-// response that breaks off ends in http.ErrAbortHandler, as httputil does it,
-// so that the client sees it break, too.
+// ways. An error is an *[Error], or the one of c.Renew, and means that nothing
+// was written to w. A response that breaks off ends in http.ErrAbortHandler, as
+// httputil does it, so that the client sees it break, too. A WebSocket that
+// ends with r's context or by c.Renew is told so by a close frame.
 func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
@@ -54,9 +62,17 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 	}
 	dog := watch(cancel, w, hasBody, c.Timeout, c.IdleTimeout)
 	defer dog.stop()
+	lease := hold(ctx, dog, c.Lasts, c.Renew)
+	defer func() { _ = lease.stop() }()
 
 	var body *requestBody
 	var failed error
+	var upgraded *tunnel
+	defer func() {
+		if upgraded != nil {
+			upgraded.release()
+		}
+	}()
 	proxy := &httputil.ReverseProxy{
 		Transport:  p.transport,
 		BufferPool: &p.buffers,
@@ -90,6 +106,11 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 		}
 		if res.StatusCode == http.StatusSwitchingProtocols {
 			dog.stop()
+			if target, ok := res.Body.(io.ReadWriteCloser); ok {
+				upgraded = &tunnel{target: target, client: dog.conn}
+				res.Body = upgraded
+				lease.upgraded(upgraded)
+			}
 			return nil
 		}
 		dog.progress(func() { dog.responded = true })
@@ -104,6 +125,9 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 	proxy.ServeHTTP(w, r.WithContext(ctx))
 	if failed == nil {
 		return nil
+	}
+	if err := lease.stop(); err != nil {
+		return err
 	}
 	return &Error{classify(ctx, r, dog, body, failed), target.Host, failed}
 }

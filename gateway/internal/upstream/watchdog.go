@@ -31,6 +31,8 @@ type watchdog struct {
 
 func watch(cancel context.CancelCauseFunc, w http.ResponseWriter, hasBody bool, timeout, idle time.Duration) *watchdog {
 	d := &watchdog{timeout: timeout, idle: idle, cancel: cancel, conn: http.NewResponseController(w), sent: !hasBody}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.timer = time.AfterFunc(d.patience(), d.bite)
 	return d
 }
@@ -62,15 +64,19 @@ func (d *watchdog) stop() {
 	d.timer.Stop()
 }
 
-func (d *watchdog) bite() {
+func (d *watchdog) bite() { d.end(errStalled) }
+
+// end ends an exchange that is not over or upgraded.
+func (d *watchdog) end(cause error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.stopped {
 		return
 	}
 	d.stopped = true
+	d.timer.Stop()
 	d.blame.Store(d.reading.Load())
-	d.cancel(errStalled)
+	d.cancel(cause)
 	// Ending the context does not wake a Read from or a Write to the client;
 	// a deadline does. Before the headers there is still a refusal to write.
 	// Once the body was read whole, net/http itself reads ahead, and a deadline

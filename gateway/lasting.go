@@ -1,0 +1,68 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"gatehouse/gateway/internal/revoke"
+	"gatehouse/gateway/token"
+)
+
+// A request that lasts is asked about again and again: in the memory of a
+// replica often, in Redis now and then. Without revocation only the clock can
+// have changed the answer, by being set.
+const (
+	askReplica = time.Second
+	askLookup  = 5 * time.Second
+	askClock   = time.Minute
+)
+
+// lasts is how long the request may last until it is asked about again; not
+// above 0 once its token has expired. The leeway is the grace: the request ends
+// when a new one with the same token would be refused.
+func (x *exchange) lasts() time.Duration {
+	ask := askClock
+	if x.snapshot.revocation != nil {
+		ask = askReplica
+		if _, ok := x.snapshot.revocation.value.(*revoke.Lookup); ok {
+			ask = askLookup
+		}
+	}
+	now := x.gateway.now()
+	left := x.verified.Expires + x.snapshot.config.Issuers[x.verified.Issuer].Leeway.Seconds() - float64(now.UnixNano())/1e9
+	if left >= ask.Seconds() { // an exp may be far beyond what a Duration holds
+		return ask
+	}
+	return time.Duration(left * float64(time.Second))
+}
+
+// renew says how much longer the request may last, or why it must end. An
+// outage ends nothing that was admitted before: all callers would come back at
+// once, to a gateway that cannot decide about them.
+func (x *exchange) renew(ctx context.Context) (time.Duration, error) {
+	left := x.lasts()
+	var err error
+	if left <= 0 {
+		err = token.Errorf(token.ExpiredToken, "issuer %s: the token expired while the request lasted", x.verified.Issuer)
+	} else if err = x.snapshot.revoked(ctx, x.found, x.verified); !isRevoked(err) {
+		return left, nil
+	}
+	f := asRefusal(err)
+	x.gateway.log.LogAttrs(ctx, slog.LevelInfo, "ended with its token",
+		slog.String("request_id", x.requestID),
+		slog.String("trace_id", x.trace.id()),
+		slog.String("route", x.route.name),
+		slog.String("issuer", x.verified.Issuer),
+		slog.String("sub", bounded(x.verified.Claims.Get("sub").Text())),
+		slog.String("reason", string(f.reason)),
+		slog.String("detail", f.detail),
+	)
+	return 0, err
+}
+
+func isRevoked(err error) bool {
+	var refused *token.Error
+	return errors.As(err, &refused) && refused.Reason == token.RevokedToken
+}
