@@ -160,6 +160,19 @@ func (b *builder) issuer(s *snapshot, name string, c *config.Issuer) {
 	if len(o.StaticKeys) < len(c.Keys) {
 		return
 	}
+	if in := c.Introspection; in.Enabled() {
+		o.Introspection = &issuer.Introspection{
+			Always: in.When == "always", Interval: in.Interval, Endpoint: in.Endpoint, MaxStale: in.MaxStale,
+			Auth: issuer.ClientAuth{Method: in.Auth.Method, ClientID: in.Auth.ClientID, Secret: in.Auth.ClientSecret},
+		}
+		if in.Auth.KeyFile != "" {
+			var err error
+			if o.Introspection.Auth.Key, err = readKey(config.Key{File: in.Auth.KeyFile}); err != nil {
+				b.fault(at+".introspection.auth.key_file", err)
+				return
+			}
+		}
+	}
 	p, err := carry(b.old.issuers[name], o, func() (*issuer.Issuer, error) {
 		o := o
 		o.Log, o.Cache = b.log, b.cache

@@ -43,7 +43,7 @@ func newMetrics(cache *issuer.Cache) *metrics {
 		}, []string{"route", "status", "reason"}),
 		fetches: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "gatehouse_issuer_fetches_total",
-			Help: "Fetches of discovery documents and key sets by issuer and outcome.",
+			Help: "Fetches of discovery documents and key sets, and introspections, by issuer and outcome.",
 		}, []string{"issuer", "kind", "outcome"}),
 		fallbacks: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "gatehouse_fallbacks_total",

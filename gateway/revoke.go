@@ -147,7 +147,7 @@ func contains(list []string, s string) bool {
 func planToken(cfg *config.Config, r Revocation, now time.Time) (Revoked, error) {
 	signed, claims, err := unverified(r.Token)
 	if err != nil {
-		return Revoked{}, err
+		return planOpaque(cfg, r, err)
 	}
 	name := r.Issuer
 	if name == "" {
@@ -180,6 +180,33 @@ func planToken(cfg *config.Config, r Revocation, now time.Time) (Revoked, error)
 		return Revoked{}, errors.New("the token has expired, so that no gateway accepts it; nothing was written")
 	}
 	w.TTL = time.Duration(min(left, 100*365*24*3600) * float64(time.Second))
+	return w, nil
+}
+
+// planOpaque names a token that is no JWT, for the one issuer that could be
+// asked about it. notJWT is why it is none.
+func planOpaque(cfg *config.Config, r Revocation, notJWT error) (Revoked, error) {
+	var asked []*config.Issuer
+	for _, i := range cfg.Issuers {
+		if i.Introspection.Enabled() && (r.Issuer == "" || r.Issuer == i.Name) {
+			asked = append(asked, i)
+		}
+	}
+	switch len(asked) {
+	case 0:
+		return Revoked{}, notJWT
+	case 1:
+	default:
+		return Revoked{}, errors.New("several issuers introspect opaque tokens, and nothing in the token says whose it is; name one with --issuer")
+	}
+	i := asked[0]
+	sum := sha256.Sum256([]byte(r.Token))
+	w := Revoked{Key: revoke.Key(revoke.JWS, i.Name, base64.RawURLEncoding.EncodeToString(sum[:])), Value: "1"}
+	if i.MaxLifetime == 0 {
+		w.warn("issuer %s has no max_lifetime, so the key stays in Redis for ever", i.Name)
+		return w, nil
+	}
+	w.TTL = i.MaxLifetime + i.Leeway
 	return w, nil
 }
 

@@ -2,8 +2,10 @@ package test
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -21,6 +23,9 @@ type idp struct {
 	mu              sync.Mutex
 	keys            []signer
 	discovery, jwks http.HandlerFunc // replace the usual answers if set
+
+	asked         atomic.Int32     // about tokens, by introspection
+	introspection http.HandlerFunc // what it says; without it, 500
 }
 
 // newIDP starts a provider that signs with a new ES256 key.
@@ -35,20 +40,29 @@ func newIDP(t *testing.T) *idp {
 
 func (p *idp) serve(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
-	discovery, jwks, keys := p.discovery, p.jwks, p.keys
+	discovery, jwks, keys, introspection := p.discovery, p.jwks, p.keys, p.introspection
 	p.mu.Unlock()
 	w.Header().Set("Content-Type", "application/json")
 	switch {
 	case r.URL.Path == "/.well-known/openid-configuration" && discovery != nil:
 		discovery(w, r)
 	case r.URL.Path == "/.well-known/openid-configuration":
-		_, _ = fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q}`, p.URL, p.URL+"/jwks")
+		_, _ = fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q,"introspection_endpoint":%q}`, p.URL, p.URL+"/jwks", p.URL+"/introspect")
 	case r.URL.Path == "/jwks" && jwks != nil:
 		p.fetches.Add(1)
 		jwks(w, r)
 	case r.URL.Path == "/jwks":
 		p.fetches.Add(1)
 		_, _ = w.Write(keySet(keys))
+	case r.URL.Path == "/introspect":
+		p.asked.Add(1)
+		if id, secret, _ := r.BasicAuth(); id != "gatehouse" || secret != "gatehouse-secret" {
+			w.WriteHeader(http.StatusUnauthorized)
+		} else if introspection == nil {
+			w.WriteHeader(http.StatusInternalServerError)
+		} else {
+			introspection(w, r)
+		}
 	default:
 		http.NotFound(w, r)
 	}
@@ -82,6 +96,22 @@ func (p *idp) publish(keys ...signer) {
 // serveDiscovery and serveJWKS replace an answer.
 func (p *idp) serveDiscovery(h http.HandlerFunc) { p.mu.Lock(); p.discovery = h; p.mu.Unlock() }
 func (p *idp) serveJWKS(h http.HandlerFunc)      { p.mu.Lock(); p.jwks = h; p.mu.Unlock() }
+
+// says makes introspection answer these members for these tokens, and active:
+// false for all others. An answer without tokens is for every token.
+func (p *idp) says(t *testing.T, answer claims, tokens ...string) {
+	t.Helper()
+	text := toJSON(t, answer)
+	p.introspect(func(w http.ResponseWriter, r *http.Request) {
+		if len(tokens) == 0 || slices.Contains(tokens, r.PostFormValue("token")) {
+			_, _ = io.WriteString(w, text)
+		} else {
+			_, _ = io.WriteString(w, `{"active":false}`)
+		}
+	})
+}
+
+func (p *idp) introspect(h http.HandlerFunc) { p.mu.Lock(); p.introspection = h; p.mu.Unlock() }
 
 // good are the claims of a token that is accepted, with changes.
 func (p *idp) good(changes ...claims) claims {

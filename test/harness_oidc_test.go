@@ -25,9 +25,10 @@ func newOIDC(t *testing.T) *oidc {
 	return &oidc{URL: "http://127.0.0.1:" + port, port: port}
 }
 
-func (o *oidc) start(t *testing.T) {
+// start starts it; args are further arguments of provider.js.
+func (o *oidc) start(t *testing.T, args ...string) {
 	t.Helper()
-	o.process = launch(t, "node", "oidc-provider/provider.js", o.port)
+	o.process = launch(t, "node", append([]string{"oidc-provider/provider.js", o.port}, args...)...)
 	o.output.says(t, `{"ready":"`+o.URL+`"}`)
 }
 
@@ -46,8 +47,30 @@ func (o *oidc) tell(t *testing.T, word string) {
 // token gets an access token by client credentials (RFC 6749 §4.4).
 func (o *oidc) token(t *testing.T, client, alg string) string {
 	t.Helper()
-	form := url.Values{"grant_type": {"client_credentials"}, "scope": {"heroes"}, "resource": {"urn:heroes:" + alg}}
-	req, err := http.NewRequest(http.MethodPost, o.URL+"/token", strings.NewReader(form.Encode()))
+	resp := o.post(t, client, "/token", url.Values{"grant_type": {"client_credentials"}, "scope": {"heroes"}, "resource": {"urn:heroes:" + alg}})
+	defer func() { _ = resp.Body.Close() }()
+	var grant struct {
+		AccessToken string `json:"access_token"`
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&grant); err != nil || grant.AccessToken == "" {
+		t.Fatalf("the provider gave no token: %d %v", resp.StatusCode, err)
+	}
+	return minted(grant.AccessToken)
+}
+
+// revoke withdraws a token of that client (RFC 7009).
+func (o *oidc) revoke(t *testing.T, client, token string) {
+	t.Helper()
+	resp := o.post(t, client, "/token/revocation", url.Values{"token": {token}})
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("the provider revoked no token: %d", resp.StatusCode)
+	}
+}
+
+func (o *oidc) post(t *testing.T, client, path string, form url.Values) *http.Response {
+	t.Helper()
+	req, err := http.NewRequest(http.MethodPost, o.URL+path, strings.NewReader(form.Encode()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,12 +80,5 @@ func (o *oidc) token(t *testing.T, client, alg string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = resp.Body.Close() }()
-	var grant struct {
-		AccessToken string `json:"access_token"`
-	}
-	if err := json.NewDecoder(resp.Body).Decode(&grant); err != nil || grant.AccessToken == "" {
-		t.Fatalf("the provider gave no token: %d %v", resp.StatusCode, err)
-	}
-	return minted(grant.AccessToken)
+	return resp
 }

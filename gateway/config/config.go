@@ -71,6 +71,28 @@ type Issuer struct {
 	AcceptIDTokens bool          // tokens with nonce, at_hash or c_hash are accepted
 	RequiredClaims []RequiredClaim
 	IgnoreCnf      bool // cnf: ignore
+	Introspection  Introspection
+}
+
+// Introspection says which tokens the issuer itself is asked about (RFC 7662).
+// The zero value asks about none.
+type Introspection struct {
+	When     string        // "opaque" or "always"; "" for never
+	Interval time.Duration // how long an answer holds
+	Endpoint string        // empty: found by discovery
+	Auth     ClientAuth
+	MaxStale time.Duration // how much longer it holds while the issuer cannot be asked
+}
+
+// Enabled says whether the issuer is asked about any tokens.
+func (i Introspection) Enabled() bool { return i.When != "" }
+
+// ClientAuth is how the gateway shows an endpoint who it is.
+type ClientAuth struct {
+	Method       string // client_secret_basic, client_secret_post or private_key_jwt
+	ClientID     string
+	ClientSecret string // of the first two
+	KeyFile      string // of the third: a private key in PEM or JWK; the path is resolved already
 }
 
 // RequiredClaim is a claim that a token must have.

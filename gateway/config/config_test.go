@@ -194,6 +194,27 @@ routes:
 	equal(t, "the limit", cfg.Limits["a"], &Limit{Name: "a", Key: []string{"ip"}, Rate: Rate{7, 90 * time.Second}, IPv6Prefix: 64, Cost: 1})
 }
 
+func TestDefaultsOfIntrospection(t *testing.T) {
+	cfg := parse(t, `
+issuers:
+  a:
+    issuer: https://id.example.com
+    audiences: any
+    introspection:
+      when: opaque
+      auth:
+        client_id: gatehouse
+        client_secret: hidden
+routes:
+  - match: /
+    privileges: []
+    upstream: http://127.0.0.1:9000
+`)
+	equal(t, "the introspection", cfg.Issuers["a"].Introspection, Introspection{
+		When: "opaque", Interval: 30 * time.Second, Auth: ClientAuth{Method: "client_secret_basic", ClientID: "gatehouse", ClientSecret: "hidden"},
+	})
+}
+
 func parse(t *testing.T, text string) *Config {
 	t.Helper()
 	cfg, _, err := Parse("test.yaml", []byte(text), Options{Env: env})
@@ -245,6 +266,10 @@ func TestWhole(t *testing.T) {
 		MaxLifetime: 24 * time.Hour,
 		MayGrant:    []string{"CREATE_HERO", "READ_HEROES", "scope:heroes"},
 		IgnoreCnf:   true,
+		Introspection: Introspection{
+			When: "always", Interval: time.Minute, Endpoint: "https://id.example.com/introspect?tenant=a", MaxStale: 5 * time.Minute,
+			Auth: ClientAuth{Method: "private_key_jwt", ClientID: "gatehouse", KeyFile: "testdata/ok/keys/gatehouse.pem"},
+		},
 	}
 	local := &Issuer{
 		Name: "local", Profile: "jwt", AcceptIDTokens: true, RequiredClaims: []RequiredClaim{{"jti", nil}, {"sub", nil}}, Issuer: "http://idp.internal:9000/realm", Insecure: true, Algorithms: publicKeyAlgorithms, Leeway: 30 * time.Second, MaxLifetime: time.Hour,
@@ -465,7 +490,7 @@ func TestPositions(t *testing.T) {
 			t.Errorf("%s is at %v: %q, want %q", path, p, got, want)
 		}
 	}
-	equal(t, "the fault", cfg.Faultf("routes[3].upstream", "is %s", "down").Error(), "testdata/ok/whole.yaml:155:15: is down")
+	equal(t, "the fault", cfg.Faultf("routes[3].upstream", "is %s", "down").Error(), "testdata/ok/whole.yaml:170:15: is down")
 	equal(t, "the position in no file", new(Config).At("routes[0]"), Pos{})
 }
 

@@ -65,6 +65,7 @@ type fileIssuer struct {
 	Profile        string                `yaml:"profile" enum:"jwt,rfc9068"`
 	AcceptIDTokens bool                  `yaml:"accept_id_tokens"`
 	RequiredClaims requiredClaims        `yaml:"required_claims"`
+	Introspection  fileIntrospection     `yaml:"introspection"`
 }
 
 type fileJWKS struct {
@@ -73,6 +74,25 @@ type fileJWKS struct {
 	MinRefreshInterval time.Duration `yaml:"min_refresh_interval"`
 	MaxStale           time.Duration `yaml:"max_stale"`
 	Snapshot           string        `yaml:"snapshot"`
+}
+
+type fileIntrospection struct {
+	When     string         `yaml:"when" enum:"never,opaque,always"`
+	Interval time.Duration  `yaml:"interval"`
+	Endpoint webURL         `yaml:"endpoint"`
+	Auth     fileClientAuth `yaml:"auth"`
+	OnError  fileStale      `yaml:"on_error"`
+}
+
+type fileClientAuth struct {
+	Method       string `yaml:"method" enum:"client_secret_basic,client_secret_post,private_key_jwt"`
+	ClientID     string `yaml:"client_id" need:"the name under which the provider knows the gateway"`
+	ClientSecret string `yaml:"client_secret"`
+	KeyFile      string `yaml:"key_file"`
+}
+
+type fileStale struct {
+	MaxStale time.Duration `yaml:"max_stale" min:"0"`
 }
 
 type fileKey struct {

@@ -60,6 +60,7 @@ func (r *reader) issuer(name string, f *fileIssuer, headers *Headers) *Issuer {
 	r.issuerURL(path, f)
 	r.issuerKeys(path, f, i)
 	r.algorithms(path, f, i)
+	i.Introspection = r.introspection(path, f)
 	i.PrivilegesFrom = r.privilegesFrom(path+".privileges_from", f.PrivilegesFrom)
 	i.TokenFrom = r.tokenFrom(path+".token_from", f.TokenFrom, headers)
 	return i
@@ -145,6 +146,65 @@ func (r *reader) issuerKeys(path string, f *fileIssuer, i *Issuer) {
 	}
 	if j.Refresh > j.MaxStale {
 		r.fault(r.first(jwks+".max_stale", jwks+".refresh"), "%s: max_stale (%s) is shorter than refresh (%s), so keys would be dropped between two fetches", jwks, j.MaxStale, j.Refresh)
+	}
+}
+
+// introspection reads how an issuer is asked about its tokens.
+func (r *reader) introspection(path string, f *fileIssuer) Introspection {
+	at, in := path+".introspection", &f.Introspection
+	if in.When == "" || in.When == "never" { // the other keys may stay while it is off
+		return Introspection{}
+	}
+	i := Introspection{
+		When: in.When, Interval: or(in.Interval, 30*time.Second), MaxStale: in.OnError.MaxStale,
+		Auth: ClientAuth{or(in.Auth.Method, "client_secret_basic"), in.Auth.ClientID, in.Auth.ClientSecret, ""},
+	}
+	if u := in.Endpoint.URL; u != nil {
+		i.Endpoint = u.String()
+		if e := at + ".endpoint"; r.ok(e) && u.Scheme == "http" && !f.Insecure && !isLoopback(u) {
+			r.fault(e, "%s is %s: over http:// anyone in between could read live tokens, and say that any token is good; use https://, or say insecure: true", e, r.quote(e, i.Endpoint))
+		}
+	} else if !r.has(at+".endpoint") && (r.has(path+".keys") || r.has(path+".secret") || r.has(path+".jwks.uri") || f.Issuer == "none") {
+		r.lacks(at, "%s needs an endpoint: without discovery nothing else says where to ask", at)
+	}
+	auth := at + ".auth"
+	if !r.has(auth) {
+		r.lacks(at, "%s needs auth: a provider answers only clients that it knows (RFC 7662 §2.1)", at)
+	}
+	if !r.ok(auth) || r.bad[auth+".method"] {
+		return i
+	}
+	needed, idle := "client_secret", "key_file"
+	if i.Auth.Method == "private_key_jwt" {
+		needed, idle = idle, needed
+	}
+	if !r.has(auth + "." + needed) {
+		r.lacks(auth, "%s needs %s, with which %s works", auth, needed, i.Auth.Method)
+	}
+	if idle := auth + "." + idle; r.has(idle) {
+		r.fault(idle, "%s means nothing to %s; leave it out, or change the method", idle, i.Auth.Method)
+	}
+	if in.Auth.KeyFile != "" {
+		i.Auth.KeyFile = r.resolvePath(in.Auth.KeyFile)
+	}
+	return i
+}
+
+// oneAsked faults a route with several issuers that are asked about opaque
+// tokens: nothing says whose such a token is, and each provider would be shown
+// the others' live tokens.
+func (r *reader) oneAsked(path string, route *Route) {
+	first := ""
+	for _, i := range route.Issuers {
+		switch {
+		case !i.Introspection.Enabled():
+		case first == "":
+			first = i.Name
+		default:
+			at := r.first(path+".issuers", path)
+			r.fault(at, "%s takes tokens of %s and of %s, which both introspect opaque tokens; nothing in such a token says whose it is, and one provider would see the other's live tokens. Make two routes, or turn one off", path, first, i.Name)
+			return
+		}
 	}
 }
 

@@ -124,6 +124,7 @@ func (r *reader) protected(path string, route *Route, f *fileRoute, c *Config) {
 	}
 	if len(route.Issuers) > 1 {
 		r.mayGrant(path, route, f)
+		r.oneAsked(path, route)
 	}
 }
 

@@ -15,14 +15,15 @@ type Verifier interface {
 }
 
 // Verified is a token whose signature, issuer, audience and times were
-// checked. It is immutable and may be shared between requests.
+// checked; of an opaque one, what its issuer said by introspection (RFC 7662). It is immutable and may be shared between requests.
 type Verified struct {
 	Issuer string // the issuer's name in the configuration, not the iss claim
 	Claims Claims
-	Key    string // kid of the key that verified, or its RFC 7638 thumbprint if it has no kid
+	Key    string // kid of the key that verified, or its RFC 7638 thumbprint if it has no kid; "" if the token is opaque
 	Hash   string // base64url SHA-256 of header.payload, or of the whole token if it is opaque
 	// IssuedAt and Expires are the iat and exp claims in seconds since the
-	// epoch (RFC 7519 §2 NumericDate); HasIssuedAt tells an absent iat from 0.
+	// epoch (RFC 7519 §2 NumericDate); HasIssuedAt tells an absent iat from 0. Expires is
+	// +Inf if the issuer of an opaque token names no end.
 	IssuedAt, Expires float64
 	HasIssuedAt       bool
 	Privileges        []string // what the issuer's privileges_from found, prefixed, in the token's order

@@ -1,10 +1,15 @@
 // A real identity provider for the black-box tests: panva's oidc-provider,
 // with client credentials and JWT access tokens (RFC 9068).
 //
-//   node provider.js PORT
+//   node provider.js PORT [JWK]
 //
 // Two clients, "reader" and "writer" (their secrets are their names), ask for
-// a resource, which chooses the algorithm: urn:heroes:RS256, urn:heroes:ES256.
+// a resource, which chooses the algorithm: urn:heroes:RS256, urn:heroes:ES256; or
+// urn:heroes:opaque, whose tokens are no JWTs. Three further clients may only
+// introspect (RFC 7662), each with a method of authentication of its own:
+// "basic", "post" (their secrets are their names) and "key", which signs with
+// the key whose public half is JWK. A token can be revoked by
+// the client that got it (RFC 7009).
 //
 // It says what happened as JSON, one line each, and obeys one word per line of
 // its standard input: "rotate" signs with new keys and still publishes the old
@@ -15,7 +20,7 @@ import { createServer } from 'node:http';
 import { createInterface } from 'node:readline';
 import { Provider } from 'oidc-provider';
 
-const port = Number(process.argv[2]);
+const [port, jwk] = [Number(process.argv[2]), process.argv[3]];
 const issuer = `http://127.0.0.1:${port}`;
 const privileges = { reader: ['READ_HEROES'], writer: ['READ_HEROES', 'CREATE_HERO'] };
 
@@ -30,26 +35,40 @@ const newKeys = () => {
     { ...privateKey.export({ format: 'jwk' }), alg, use: 'sig', kid: `${alg}-${generation}` }));
 };
 
+const client = (name, more) => ({
+  client_id: name, client_secret: name, grant_types: [], redirect_uris: [], response_types: [], ...more,
+});
+
 const provider = (keys) => new Provider(issuer, {
   jwks: { keys },
-  clients: Object.keys(privileges).map((name) => ({
-    client_id: name,
-    client_secret: name,
-    grant_types: ['client_credentials'],
-    redirect_uris: [],
-    response_types: [],
-  })),
+  clients: [
+    ...Object.keys(privileges).map((name) => client(name, { grant_types: ['client_credentials'] })),
+    client('basic', {}),
+    client('post', { token_endpoint_auth_method: 'client_secret_post' }),
+    ...(jwk ? [client('key', {
+      client_secret: undefined,
+      token_endpoint_auth_method: 'private_key_jwt',
+      jwks: { keys: [JSON.parse(jwk)] },
+    })] : []),
+  ],
   features: {
     devInteractions: { enabled: false },
     clientCredentials: { enabled: true },
+    revocation: { enabled: true },
+    introspection: {
+      enabled: true,
+      allowedPolicy: (ctx, asking) => ['basic', 'post', 'key'].includes(asking.clientId),
+    },
     resourceIndicators: {
       enabled: true,
       getResourceServerInfo: (ctx, resource) => ({
         scope: 'heroes',
         audience: 'https://heroes.example',
         accessTokenTTL: 600,
-        accessTokenFormat: 'jwt',
-        jwt: { sign: { alg: resource.split(':').at(-1) } },
+        ...(resource.endsWith(':opaque') ? { accessTokenFormat: 'opaque' } : {
+          accessTokenFormat: 'jwt',
+          jwt: { sign: { alg: resource.split(':').at(-1) } },
+        }),
       }),
     },
   },

@@ -29,4 +29,11 @@
 // A key fits an alg if its kty and curve do (RFC 7518 §3.1, RFC 8037 §3.1), its
 // own alg is absent or equal, its use is absent or sig, and its key_ops, if
 // there are any, include verify. One key that is of no use never spoils a set.
+//
+// # Introspection
+//
+// An issuer can be asked about tokens (RFC 7662): about opaque ones, of which
+// nothing else can be known, and about JWTs that were verified here. What it
+// said is kept for a while, for each issuer apart, and judged on each request
+// as a verified token is. That it cannot be asked is never the token's fault.
 package issuer

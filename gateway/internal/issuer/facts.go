@@ -61,15 +61,22 @@ func (i *Issuer) admit(t *compact) (times, *token.Error) {
 	if refusal := i.audience(t); refusal != nil {
 		return times{}, refusal
 	}
+	if refusal := i.required(t); refusal != nil {
+		return times{}, refusal
+	}
+	return at, nil
+}
+
+func (i *Issuer) required(t *compact) *token.Error {
 	for _, c := range i.o.RequiredClaims {
 		if v := t.claims.Lookup(c.Path); !c.met(v) {
-			return times{}, i.invalid(t, "the claim %s is %s; required is %s", c.Path, show(v), c.wanted())
+			return i.invalid(t, "the claim %s is %s; required is %s", c.Path, show(v), c.wanted())
 		}
 	}
 	if i.o.RequiredClaims != nil {
 		t.pass("required claims", "all %d are there", len(i.o.RequiredClaims))
 	}
-	return at, nil
+	return nil
 }
 
 // kind decides whether the token is an access token.
@@ -147,7 +154,11 @@ func (i *Issuer) times(t *compact) (times, *token.Error) {
 		}
 		*c.at, *c.has = seconds, true
 	}
-	if !hasExp {
+	switch {
+	case hasExp:
+	case t.answer && i.o.MaxLifetime == 0: // RFC 7662 §2.2: exp is optional
+		at.exp = never
+	default:
 		return times{}, i.invalid(t, "the claim exp is missing; a token that never ends is not accepted")
 	}
 	if i.o.MaxLifetime > 0 {
@@ -276,6 +287,9 @@ func (f *facts) judge(now time.Time) *token.Error {
 
 func (f *facts) refuse(r token.Reason, format string, args ...any) *token.Error {
 	args = append([]any{f.issuer.o.Name}, args...)
+	if f.verified.Key == "" {
+		return token.Errorf(r, "issuer %s: the introspection answer: "+format, args...)
+	}
 	return token.Errorf(r, "issuer %s: "+format+" (key %s)", append(args, quote(f.verified.Key))...)
 }
 
@@ -293,6 +307,9 @@ func meets(aud token.Value, wanted []string) bool {
 
 func (i *Issuer) invalid(t *compact, format string, args ...any) *token.Error {
 	args = append([]any{i.o.Name}, args...)
+	if t.answer {
+		return token.Errorf(token.InvalidToken, "issuer %s: the introspection answer: "+format, args...)
+	}
 	return token.Errorf(token.InvalidToken, "issuer %s: "+format+" (alg %s, kid %s)", append(args, quote(t.alg), kidText(t.kid))...)
 }
 

@@ -33,6 +33,8 @@ type fetcher struct {
 	discovered time.Time // when
 
 	etag, etagURI string // of the last good key set
+
+	asker *asker // is told of the introspection endpoint; may be nil
 }
 
 // answer is what came back for a key set.
@@ -159,6 +161,9 @@ func (f *fetcher) discover(ctx context.Context) (string, error) {
 	// provider could speak for another.
 	if iss := doc.Get("issuer"); iss.Kind() != token.String || iss.Text() != f.o.Issuer {
 		return "", fmt.Errorf("discovery %s: the document is that of issuer %s, not of %s", at, show(iss), quote(f.o.Issuer))
+	}
+	if f.asker != nil {
+		f.asker.discover(doc)
 	}
 	uri := doc.Get("jwks_uri")
 	if uri.Kind() != token.String {

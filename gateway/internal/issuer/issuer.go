@@ -48,11 +48,13 @@ type Options struct {
 	Snapshot           string        // file that keeps the last good keys over a restart; "" = none
 	SnapshotReadOnly   bool          // the file is another process's to write
 
+	Introspection *Introspection // nil: nobody is asked about tokens
+
 	Cache   *Cache                       // of verified tokens, shared by issuers; nil: each token is verified each time
 	Now     func() time.Time             // default time.Now
 	Log     *slog.Logger                 // default: nothing is logged
 	Client  *http.Client                 // default: its own; redirects, time and size are bounded in any case
-	OnFetch func(kind string, err error) // called after each fetch of kind "discovery" or "jwks"; may be nil
+	OnFetch func(kind string, err error) // called after each fetch of kind "discovery", "jwks" or "introspection", at the same time perhaps; may be nil
 }
 
 // PrivilegeSource is one claim that carries privileges, and what is put before
@@ -82,6 +84,8 @@ type Issuer struct {
 	keys      atomic.Pointer[keySet]  // nil until the first fetch
 	remote    *remote                 // nil with static keys or a secret
 	firsts    singleflight.Group      // first sights of a token, by token
+
+	introspection *introspection // nil: nobody is asked about tokens
 }
 
 // Health is the state of an issuer's keys.
@@ -109,6 +113,7 @@ func New(o Options) (*Issuer, error) {
 		o.OnFetch = func(string, error) {}
 	}
 	o.Log = o.Log.With("issuer", o.Name)
+	o.Introspection = defaults(o.Introspection)
 
 	i := &Issuer{o: o, verifiers: map[string]jws.Verifier{}}
 	switch {
@@ -168,6 +173,19 @@ func New(o Options) (*Issuer, error) {
 		}
 		i.remote = remote
 	}
+	if o.Introspection != nil {
+		if o.Introspection.Endpoint == "" && (i.remote == nil || o.JWKSURI != "") {
+			return nil, errors.New("introspection needs an endpoint: there is no discovery that would find it")
+		}
+		n, err := newIntrospection(&i.o)
+		if err != nil {
+			return nil, err
+		}
+		i.introspection = n
+		if i.remote != nil {
+			i.remote.fetcher.asker = n.asker
+		}
+	}
 	return i, nil
 }
 
@@ -190,6 +208,9 @@ func (i *Issuer) Start(ctx context.Context) {
 func (i *Issuer) Close() {
 	if i.remote != nil {
 		i.remote.close()
+	}
+	if i.introspection != nil {
+		i.introspection.asker.client.CloseIdleConnections()
 	}
 }
 

@@ -25,6 +25,7 @@ type compact struct {
 	claims    token.Claims
 	alg, typ  string
 	kid       string // "" if there is none: an empty name names nothing
+	answer    bool   // the claims are those of an introspection answer, not of a JWS
 	record    Record // told of each check that the token passed; nil: nobody asked
 }
 

@@ -14,6 +14,13 @@ type Set []*Issuer
 // A token that was verified before costs a look-up: only what may have changed
 // since is decided again.
 func (s Set) Verify(ctx context.Context, raw token.Raw) (*token.Verified, error) {
+	if i := s.opaque(raw); i != nil {
+		f, refusal := i.introspect(ctx, raw, nil)
+		if refusal != nil {
+			return nil, refusal
+		}
+		return f.answer()
+	}
 	f := s.remembered(raw)
 	if f == nil {
 		t, refusal := parse(raw.Reveal())
@@ -28,12 +35,22 @@ func (s Set) Verify(ctx context.Context, raw token.Raw) (*token.Verified, error)
 			return nil, refusal
 		}
 	}
-	return f.answer()
+	v, err := f.answer()
+	if err != nil {
+		return nil, err
+	}
+	if refusal := f.confirm(ctx, raw); refusal != nil {
+		return nil, refusal
+	}
+	return v, nil
 }
 
 // Explain is Verify without the memory of earlier tokens; it tells record of
 // each check that the token passes.
 func (s Set) Explain(ctx context.Context, raw token.Raw, record Record) (*token.Verified, error) {
+	if i := s.opaque(raw); i != nil {
+		return i.explainOpaque(ctx, raw, &compact{record: record})
+	}
 	t, refusal := parse(raw.Reveal())
 	if refusal != nil {
 		return nil, refusal
@@ -53,6 +70,12 @@ func (s Set) Explain(ctx context.Context, raw token.Raw, record Record) (*token.
 	if err == nil {
 		t.pass("audience", "aud is %s; expected %s", show(v.Claims.Get("aud")), audiences(i.o.Audiences))
 		t.pass("time", "until %s, leeway %s", moment(v.Expires), i.o.Leeway)
+		if refusal := f.confirm(ctx, raw); refusal != nil {
+			return nil, refusal
+		}
+		if i.introspection != nil && i.o.Introspection.Always {
+			t.pass("introspection", "the issuer says that it is active")
+		}
 	}
 	return v, err
 }

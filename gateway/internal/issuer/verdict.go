@@ -1,0 +1,284 @@
+package issuer
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/maypok86/otter/v2"
+	"golang.org/x/sync/singleflight"
+
+	"gatehouse/gateway/token"
+)
+
+const (
+	maxVerdictBytes = 16 << 20         // of active tokens, for one issuer
+	maxRefused      = 20_000           // inactive tokens remembered, for one issuer
+	refusedFor      = 10 * time.Second // an inactive token is asked about again
+)
+
+// introspection keeps what the issuer said of tokens. Each issuer has its own,
+// so that no verdict ever serves a token of another one. Only what the issuer
+// said is kept; audience and time are looked at on each request.
+type introspection struct {
+	asker   *asker
+	flights singleflight.Group // by token: requests that bring one at the same time share a call
+	// Two stores: a flood of made-up tokens must not push out those in use.
+	active, refused *otter.Cache[digest, *verdict]
+}
+
+// digest names a whole token.
+type digest [sha256.Size]byte
+
+// verdict is what the issuer said of a token, immutable.
+type verdict struct {
+	facts   *facts       // what it vouches for; nil if it vouches for nothing
+	refusal *token.Error // why, if it does not
+	until   time.Time    // when it must be asked again
+	bytes   int
+}
+
+func newIntrospection(o *Options) (*introspection, error) {
+	a, err := newAsker(o)
+	if err != nil {
+		return nil, err
+	}
+	return &introspection{
+		asker: a,
+		active: otter.Must(&otter.Options[digest, *verdict]{
+			MaximumWeight: maxVerdictBytes,
+			Weigher:       func(_ digest, v *verdict) uint32 { return uint32(entryBytes + perTokenByte*v.bytes) },
+		}),
+		refused: otter.Must(&otter.Options[digest, *verdict]{MaximumSize: maxRefused}),
+	}, nil
+}
+
+func (n *introspection) find(d digest) *verdict {
+	if v, ok := n.active.GetIfPresent(d); ok {
+		return v
+	}
+	v, _ := n.refused.GetIfPresent(d)
+	return v
+}
+
+func (n *introspection) keep(d digest, v *verdict) {
+	if v.facts != nil {
+		n.active.Set(d, v)
+		n.refused.Invalidate(d)
+		return
+	}
+	n.refused.Set(d, v)
+	n.active.Invalidate(d)
+}
+
+// isJWT says whether a token has the form of a signed JWT: three parts, and
+// a header that is a JSON object in any spelling of base64. Such a token is
+// never opaque, or one that fails here could be tried elsewhere, and another
+// issuer's provider would see it.
+func isJWT(text string) bool {
+	header, rest, _ := strings.Cut(text, ".")
+	if strings.Count(rest, ".") != 1 {
+		return false
+	}
+	header = strings.NewReplacer("+", "-", "/", "_", "=", "").Replace(header[:min(len(header), maxHeader)])
+	// The first bytes tell; what is bad further on is for parse to refuse.
+	start, _ := base64.RawURLEncoding.DecodeString(header)
+	return strings.HasPrefix(strings.TrimLeft(string(start), " \t\r\n"), "{")
+}
+
+// opaque returns the issuer to ask about a token that is no JWT, or nil. With
+// several none is asked: each would see the others' tokens.
+func (s Set) opaque(raw token.Raw) (asked *Issuer) {
+	for _, i := range s {
+		if i.introspection == nil {
+			continue
+		}
+		if asked != nil {
+			return nil
+		}
+		asked = i
+	}
+	if asked == nil || isJWT(raw.Reveal()) {
+		return nil
+	}
+	return asked
+}
+
+// confirm asks the issuer about a token that was verified here, if it is to be
+// asked about those.
+func (f *facts) confirm(ctx context.Context, raw token.Raw) *token.Error {
+	if f.issuer.introspection == nil || !f.issuer.o.Introspection.Always {
+		return nil
+	}
+	said, refusal := f.issuer.introspect(ctx, raw, f)
+	if refusal != nil {
+		return refusal
+	}
+	return said.judge(f.issuer.o.Now())
+}
+
+// introspect returns what the issuer vouches for: what it said lately, or what
+// it says now. local is what was verified here of a JWT, nil for an opaque token.
+func (i *Issuer) introspect(ctx context.Context, raw token.Raw, local *facts) (*facts, *token.Error) {
+	text := raw.Reveal()
+	if len(text) > maxToken {
+		return nil, token.Errorf(token.InvalidToken, "the token has %d bytes; %d are allowed", len(text), maxToken)
+	}
+	if text == "" || strings.ContainsFunc(text, func(c rune) bool { return c < 0x20 || c > 0x7e }) { // RFC 6749 §A.12
+		return nil, token.Errorf(token.InvalidToken, "the token has bytes that no token has")
+	}
+	d := digest(sha256.Sum256([]byte(text)))
+	n := i.introspection
+	if v := n.find(d); v != nil && i.o.Now().Before(v.until) {
+		return v.facts, v.refusal
+	}
+	flight := n.flights.DoChan(string(d[:]), func() (any, error) {
+		if v := n.find(d); v != nil && i.o.Now().Before(v.until) { // another call has just ended
+			return v, nil
+		}
+		// One caller's going away must not fail the others; a call is bounded by itself.
+		answer, err := n.asker.ask(context.WithoutCancel(ctx), raw)
+		if err != nil {
+			return nil, err
+		}
+		v := i.decide(answer, d, local)
+		n.keep(d, v)
+		return v, nil
+	})
+	select {
+	case r := <-flight:
+		if r.Err == nil {
+			v := r.Val.(*verdict)
+			return v.facts, v.refusal
+		}
+		if v := n.find(d); v != nil && i.o.Now().Before(v.until.Add(i.o.Introspection.MaxStale)) {
+			return v.facts, v.refusal
+		}
+		return nil, i.untold(r.Err)
+	case <-ctx.Done():
+		return nil, i.untold(ctx.Err())
+	}
+}
+
+func (i *Issuer) untold(err error) *token.Error {
+	refusal := token.Errorf(token.IssuerUnavailable, "issuer %s: cannot introspect the token: %v", i.o.Name, err)
+	refusal.RetryAfter = openFor
+	if errors.Is(err, errBusy) {
+		refusal.RetryAfter = time.Second
+	}
+	return refusal
+}
+
+// decide makes a verdict of an answer.
+func (i *Issuer) decide(a answered, d digest, local *facts) *verdict {
+	now := i.o.Now()
+	v := &verdict{bytes: a.bytes}
+	switch {
+	case a.active:
+		v.facts, v.refusal = i.vouched(a.claims, d, local)
+	case local != nil:
+		v.refusal = token.Errorf(token.RevokedToken, "issuer %s: introspection says that the token is not active", i.o.Name)
+	default:
+		v.refusal = token.Errorf(token.InvalidToken, "issuer %s: introspection says that the token is not active", i.o.Name)
+	}
+	if v.facts == nil {
+		v.until = now.Add(min(refusedFor, i.o.Introspection.Interval))
+		return v
+	}
+	v.until = now.Add(i.o.Introspection.Interval)
+	switch left := v.facts.exp - float64(now.UnixNano())/1e9; {
+	case left <= -i.o.Leeway.Seconds(): // it is refused as expired, and need not be asked about each time
+		v.until = now.Add(min(refusedFor, i.o.Introspection.Interval))
+	case left < i.o.Introspection.Interval.Seconds():
+		v.until = now.Add(time.Duration(left * float64(time.Second)))
+	}
+	return v
+}
+
+// vouched reads what an answer says of an active token (RFC 7662 §2.2), and
+// refuses what does not fit.
+func (i *Issuer) vouched(claims token.Claims, d digest, local *facts) (*facts, *token.Error) {
+	t := &compact{claims: claims, answer: true}
+	at, refusal := i.times(t)
+	if refusal != nil {
+		return nil, refusal
+	}
+	if refusal := i.audience(t); refusal != nil {
+		return nil, refusal
+	}
+	if i.o.Audiences != nil && claims.Get("aud").Kind() == token.Missing {
+		return nil, i.invalid(t, "it does not say for whom the token is (aud); one of %s is expected", list(i.o.Audiences))
+	}
+	// Refresh tokens can be introspected, too; they must not pass for access tokens.
+	if v := claims.Get("token_type"); v.Kind() != token.Missing && !strings.EqualFold(v.Text(), "Bearer") {
+		return nil, i.invalid(t, "token_type is %s; Bearer is expected", show(v))
+	}
+	differs := func(name, expected string) bool {
+		v := claims.Get(name)
+		return v.Kind() != token.Missing && (v.Kind() != token.String || v.Text() != expected)
+	}
+	if differs("iss", i.o.Issuer) {
+		return nil, i.invalid(t, "iss is %s; expected is %s", show(claims.Get("iss")), quote(i.o.Issuer))
+	}
+	binding := ""
+	if local == nil {
+		if refusal := i.required(t); refusal != nil {
+			return nil, refusal
+		}
+		if binding, refusal = i.binding(t); refusal != nil {
+			return nil, refusal
+		}
+	} else if sub := local.verified.Claims.Get("sub"); differs("sub", sub.Text()) {
+		return nil, i.invalid(t, "sub is %s; that of the token is %s", show(claims.Get("sub")), show(sub))
+	}
+	privileges, found := i.privileges(claims)
+	return &facts{issuer: i, times: at, verified: &token.Verified{
+		Issuer:            i.o.Name,
+		Claims:            claims,
+		Hash:              base64.RawURLEncoding.EncodeToString(d[:]),
+		Expires:           at.exp,
+		IssuedAt:          at.iat,
+		HasIssuedAt:       at.hasIat,
+		Privileges:        privileges,
+		PrivilegesMissing: !found,
+		Certificate:       binding,
+	}}, nil
+}
+
+// never is the exp of an answer without one.
+var never = math.Inf(1)
+
+// explainOpaque is introspect for Explain.
+func (i *Issuer) explainOpaque(ctx context.Context, raw token.Raw, t *compact) (*token.Verified, error) {
+	t.pass("form", "an opaque token of %d bytes", raw.Len())
+	f, refusal := i.introspect(ctx, raw, nil)
+	if refusal != nil {
+		return nil, refusal
+	}
+	t.pass("introspection", "issuer %s says that it is active; iss %s", i.o.Name, show(f.verified.Claims.Get("iss")))
+	v, err := f.answer()
+	if err == nil {
+		t.pass("audience", "aud is %s; expected %s", show(v.Claims.Get("aud")), audiences(i.o.Audiences))
+		until := "without end"
+		if v.Expires != never {
+			until = "until " + moment(v.Expires)
+		}
+		t.pass("time", "%s, leeway %s", until, i.o.Leeway)
+	}
+	return v, err
+}
+
+func defaults(c *Introspection) *Introspection {
+	if c == nil {
+		return nil
+	}
+	d := *c
+	d.Interval = cmp.Or(d.Interval, 30*time.Second)
+	d.Auth.Method = cmp.Or(d.Auth.Method, ClientSecretBasic)
+	return &d
+}
