@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"gatehouse/gateway/internal/issuer"
+	"gatehouse/gateway/policy"
 	"gatehouse/gateway/token"
 )
 
@@ -98,15 +99,53 @@ func (f *foundToken) mark(res *http.Response) {
 	}
 }
 
-// authorize decides whether the token may do what the route asks.
-func (rt *builtRoute) authorize(v *token.Verified) error {
-	privileges := v.Privileges
-	if rt.severalIssuers {
-		// A party that signs tokens for one purpose must not thereby grant the
-		// privileges of another.
-		mayGrant := rt.mayGrant[v.Issuer]
-		privileges = slices.DeleteFunc(slices.Clone(privileges), func(p string) bool { return !slices.Contains(mayGrant, p) })
+// authorize decides whether the token may do what the route asks: what it
+// carries, who acts, how well the user was authenticated, and the policy.
+func (x *exchange) authorize() error {
+	rt, v := x.route, x.verified
+	privileges := rt.privileges(v)
+	if err := rt.carries(v, privileges); err != nil {
+		return err
 	}
+	if detail, ok := rt.delegation.Check(x.actor, x.acting); !ok {
+		return refuse(policyDenied, "%s", bounded(detail))
+	}
+	now := x.gateway.now()
+	if c := rt.stepUp.Check(v.Claims, now); c != nil {
+		f := refuse(insufficientAuthentication, "%s", c.Detail)
+		f.stepUp = c
+		return f
+	}
+	if rt.policy == nil {
+		return nil
+	}
+	x.policy = rt.policy.Decide(policy.Input{
+		Claims: v.Claims, Privileges: privileges, PrivilegesMissing: v.PrivilegesMissing,
+		Method: x.r.Method, Params: x.r, Header: x.r.Header, IP: x.client, Now: now,
+	}, nil)
+	if x.policy.Allowed {
+		return nil
+	}
+	f := refuse(policyDenied, "no rule of policy %s allows it", rt.policy.Name())
+	if x.policy.Undecided != "" {
+		f.detail += "; its rule " + x.policy.Undecided + " asks about something that is missing or of another type"
+	}
+	return f
+}
+
+// privileges are those of the token that count on the route.
+func (rt *builtRoute) privileges(v *token.Verified) []string {
+	if !rt.severalIssuers {
+		return v.Privileges
+	}
+	// A party that signs tokens for one purpose must not thereby grant the
+	// privileges of another.
+	mayGrant := rt.mayGrant[v.Issuer]
+	return slices.DeleteFunc(slices.Clone(v.Privileges), func(p string) bool { return !slices.Contains(mayGrant, p) })
+}
+
+// carries decides whether the privileges that count are those that the route asks for.
+func (rt *builtRoute) carries(v *token.Verified, privileges []string) error {
 	missing, ok := rt.require.Check(privileges)
 	if ok {
 		return nil

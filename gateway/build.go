@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -49,6 +51,8 @@ func (b *builder) build() (*snapshot, error) {
 		issuers:   map[string]*part[issuer.Options, *issuer.Issuer]{},
 		limits:    map[string]*part[limitOptions, *limit.Limiter]{},
 		upstreams: map[string]*part[[]string, *upstream.Pool]{},
+		policies:  map[string]*policy.Compiled{},
+		actors:    map[string]policy.ActorClaims{},
 		drained:   make(chan struct{}),
 	}
 	b.injection(s)
@@ -69,6 +73,14 @@ func (b *builder) build() (*snapshot, error) {
 	for i, err := range errs {
 		if err != nil {
 			b.fault(fmt.Sprintf("routes[%d].match", i), err)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(b.cfg.Policies)) {
+		s.policies[name] = b.policy(b.cfg.Policies[name])
+	}
+	for i, c := range b.cfg.Routes {
+		if p := s.policies[c.Policy]; p != nil {
+			b.parameters(fmt.Sprintf("routes[%d].policy", i), c, p)
 		}
 	}
 	if err := b.faults.Err(); err != nil {
@@ -157,6 +169,7 @@ func (b *builder) issuer(s *snapshot, name string, c *config.Issuer) {
 		}
 		o.StaticKeys = append(o.StaticKeys, text)
 	}
+	s.actors[name] = b.actors(at, c)
 	if len(o.StaticKeys) < len(c.Keys) {
 		return
 	}
@@ -354,6 +367,9 @@ func (b *builder) route(s *snapshot, c *config.Route) *builtRoute {
 		privilegesFrom: map[string]string{},
 		scope:          map[string]string{},
 		require:        policy.Requirement{All: c.All, Any: c.Any},
+		delegation:     delegationOf(c.Delegation),
+		stepUp:         stepUpOf(c.StepUp),
+		policy:         s.policies[c.Policy],
 		upstream:       b.upstream(s, c.Upstream),
 		forwardToken:   c.ForwardToken,
 		timeout:        c.Timeout,

@@ -16,6 +16,7 @@ import (
 	"gatehouse/gateway/internal/limit"
 	"gatehouse/gateway/internal/route"
 	"gatehouse/gateway/internal/upstream"
+	"gatehouse/gateway/policy"
 	"gatehouse/gateway/token"
 )
 
@@ -35,7 +36,10 @@ type exchange struct {
 	route      *builtRoute // nil until one matched
 	path       string      // the canonical escaped path
 	verified   *token.Verified
-	decision   limit.Decision // what the limits left
+	actor      policy.Actor    // who acts in the token's subject's name
+	acting     bool            // somebody does
+	policy     policy.Decision // of the route's policy, if it was asked
+	decision   limit.Decision  // what the limits left
 	headers    []inject.Header
 	found      *foundToken // nil where no token was read
 	refused    *refusal    // nil if the request was forwarded
@@ -75,7 +79,7 @@ func (x *exchange) end() {
 		name = x.route.name
 	}
 	level := slog.LevelInfo
-	attrs := make([]slog.Attr, 0, 16)
+	attrs := make([]slog.Attr, 0, 20)
 	attrs = append(attrs,
 		slog.String("request_id", x.requestID),
 		slog.String("trace_id", x.trace.id()),
@@ -90,6 +94,15 @@ func (x *exchange) end() {
 	)
 	if x.verified != nil {
 		attrs = append(attrs, slog.String("issuer", x.verified.Issuer), slog.String("sub", bounded(x.verified.Claims.Get("sub").Text())))
+	}
+	if x.acting {
+		attrs = append(attrs, slog.String("actor", bounded(x.actor.String())))
+	}
+	if x.policy.Rule != "" {
+		attrs = append(attrs, slog.String("rule", x.policy.Rule))
+	}
+	if x.policy.Undecided != "" {
+		attrs = append(attrs, slog.String("undecided", x.policy.Undecided))
 	}
 	if x.refused != nil {
 		reason = string(x.refused.reason)

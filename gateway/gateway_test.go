@@ -140,7 +140,7 @@ func TestTheLogNamesTheClaimThatWasMeant(t *testing.T) {
 	}
 	rt := &builtRoute{privilegesFrom: map[string]string{"main": "privileges"}}
 	rt.require.All = []string{"READ"}
-	err = rt.authorize(&token.Verified{Issuer: "main", Claims: claims, PrivilegesMissing: true})
+	err = rt.carries(&token.Verified{Issuer: "main", Claims: claims, PrivilegesMissing: true}, nil)
 	for _, want := range []string{"no usable claim privileges", "scp", "realm_access.roles", "/https:~1~1x.example~1permissions"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not name %s", err, want)
@@ -157,7 +157,7 @@ func TestEveryReasonHasAnAnswer(t *testing.T) {
 		&upstream.Error{Failure: upstream.Refused}, &upstream.Error{Failure: upstream.Timeout}, &upstream.Error{Failure: upstream.ClientGone},
 		&upstream.Error{Failure: upstream.ClientStalled}, &upstream.Error{Failure: upstream.ClientBroke},
 		token.Errorf(token.MissingToken, ""), token.Errorf(token.InvalidToken, ""), token.Errorf(token.ExpiredToken, ""),
-		token.Errorf(token.RevokedToken, ""), token.Errorf(token.BadRequest, ""), token.Errorf(token.InsufficientPrivileges, ""),
+		token.Errorf(token.RevokedToken, ""), refuse(policyDenied, ""), refuse(insufficientAuthentication, ""), token.Errorf(token.BadRequest, ""), token.Errorf(token.InsufficientPrivileges, ""),
 		token.Errorf(token.IssuerUnavailable, ""), token.Errorf(token.StoreUnavailable, ""),
 	} {
 		if f := asRefusal(fmt.Errorf("wrapped: %w", err)); answers[f.reason].status == 0 {

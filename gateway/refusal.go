@@ -14,6 +14,7 @@ import (
 	"gatehouse/gateway/internal/limit"
 	"gatehouse/gateway/internal/route"
 	"gatehouse/gateway/internal/upstream"
+	"gatehouse/gateway/policy"
 	"gatehouse/gateway/token"
 )
 
@@ -22,13 +23,16 @@ const (
 	badPath          token.Reason = "bad_path"
 	noRoute          token.Reason = "no_route"
 	methodNotAllowed token.Reason = "method_not_allowed"
+	policyDenied     token.Reason = "policy_denied"
 	crossOrigin      token.Reason = "cross_origin"
 	rateLimited      token.Reason = "rate_limited"
 	headerTooLarge   token.Reason = "header_too_large"
 	upstreamRefused  token.Reason = "upstream_refused"
 	upstreamTimeout  token.Reason = "upstream_timeout"
 	internalError    token.Reason = "internal_error"
-	clientGone       token.Reason = "client_gone" // only in log and metrics: nobody is left to read it
+	// The word of RFC 9470 §3.
+	insufficientAuthentication token.Reason = "insufficient_user_authentication"
+	clientGone                 token.Reason = "client_gone" // only in log and metrics: nobody is left to read it
 )
 
 // answers is what callers learn of each reason: never why a signature failed,
@@ -48,6 +52,8 @@ var answers = map[token.Reason]struct {
 	token.ExpiredToken:           {401, "The access token has expired.", "invalid_token"},
 	token.RevokedToken:           {401, "The access token was revoked.", "invalid_token"},
 	token.InsufficientPrivileges: {403, "The access token does not carry the privileges that are needed here.", "insufficient_scope"},
+	insufficientAuthentication:   {401, "The user must be authenticated in another way, or again.", "insufficient_user_authentication"},
+	policyDenied:                 {403, "The access token's bearer may not do this here.", "insufficient_scope"},
 	crossOrigin:                  {403, "A request from another origin cannot use the token of a cookie.", ""},
 	rateLimited:                  {429, "Too many requests.", ""},
 	headerTooLarge:               {431, "The access token's claims are too large to be passed on.", ""},
@@ -74,6 +80,7 @@ type refusal struct {
 	retryAfter time.Duration // 0: none, or the default for a 503
 	allow      string        // Allow
 	scope      string        // the challenge's scope
+	stepUp     *policy.Challenge
 	limit      *limit.Refused
 }
 
@@ -223,6 +230,14 @@ func (f *refusal) challenge(code string) string {
 	}
 	if f.scope != "" {
 		b.WriteString(`, scope="` + f.scope + `"`)
+	}
+	if f.stepUp != nil {
+		if values := f.stepUp.ACRValues; len(values) > 0 {
+			b.WriteString(`, acr_values="` + strings.Join(values, " ") + `"`)
+		}
+		if age := f.stepUp.MaxAge; age > 0 {
+			b.WriteString(`, max_age="` + strconv.FormatInt(int64(age.Seconds()), 10) + `"`)
+		}
 	}
 	return b.String()
 }

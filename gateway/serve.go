@@ -52,6 +52,7 @@ func (x *exchange) serve() error {
 			x.snapshot.countFailure(x.client, err)
 			return err
 		}
+		x.actor, x.acting = x.snapshot.actors[x.verified.Issuer].Find(x.verified.Claims)
 		if err := x.snapshot.proxies.bound(x.r, x.verified); err != nil {
 			return err
 		}
@@ -63,7 +64,7 @@ func (x *exchange) serve() error {
 		return err
 	}
 	if x.verified != nil {
-		if err := rt.authorize(x.verified); err != nil {
+		if err := x.authorize(); err != nil {
 			return err
 		}
 		if err := x.claimHeaders(); err != nil {

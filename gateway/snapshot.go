@@ -30,6 +30,9 @@ type snapshot struct {
 	table   *route.Table
 	routes  []*builtRoute
 
+	policies map[string]*policy.Compiled   // nil for one that is at fault
+	actors   map[string]policy.ActorClaims // by issuer
+
 	issuers    map[string]*part[issuer.Options, *issuer.Issuer]
 	limits     map[string]*part[limitOptions, *limit.Limiter]
 	upstreams  map[string]*part[[]string, *upstream.Pool]
@@ -62,6 +65,9 @@ type builtRoute struct {
 	privilegesFrom map[string]string   // by issuer, for logs
 	scope          map[string]string   // by issuer: the challenge's scope, where privileges are scopes
 	require        policy.Requirement
+	delegation     policy.Delegation
+	stepUp         policy.StepUp
+	policy         *policy.Compiled // nil: none
 	limits         struct{ before, after []*limit.Limiter }
 	upstream       *upstream.Pool
 	stripSegments  int

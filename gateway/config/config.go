@@ -3,7 +3,8 @@
 //
 // A [Config] is plain data, complete with defaults and resolved references,
 // and must not be changed once it is loaded. Nothing in it has been started:
-// no file but the configuration's own (and what ${file:…} names) is read and
+// no file but the configuration's own, the policies that its routes name and what
+// ${file:…} names is read and
 // no connection is made.
 package config
 
@@ -25,6 +26,7 @@ type Config struct {
 	Upstreams  map[string]*Upstream // those named in the file; a route with a bare URL has another
 	Defaults   Defaults
 	Routes     []*Route
+	Policies   map[string]*Policy // those that routes name; nil if none does
 
 	source // where each value stands in the file, for faults found later
 }
@@ -70,7 +72,8 @@ type Issuer struct {
 	Profile        string        // "jwt" or "rfc9068"
 	AcceptIDTokens bool          // tokens with nonce, at_hash or c_hash are accepted
 	RequiredClaims []RequiredClaim
-	IgnoreCnf      bool // cnf: ignore
+	IgnoreCnf      bool     // cnf: ignore
+	ActorFrom      []string // paths to claims that name an actor where act does not
 	Introspection  Introspection
 }
 
@@ -207,6 +210,9 @@ type Route struct {
 	Optional     bool      // auth: optional
 	Issuers      []*Issuer // empty on public routes
 	All, Any     []string  // privileges: all of All, and one of Any if there are any
+	Policy       string    // a key of Config.Policies; empty: none
+	Delegation   Delegation
+	StepUp       StepUp
 	Limits       []*Limit
 	Upstream     *Upstream
 	StripPrefix  string // without a trailing slash
@@ -216,6 +222,22 @@ type Route struct {
 	IdleTimeout  time.Duration
 	// CloseOnExpiry ends what outlives its token; means nothing on public routes.
 	CloseOnExpiry bool
+}
+
+// Delegation says who may act in another's name.
+type Delegation struct {
+	Deny   bool
+	Actors []Actor // nil: whoever the issuer lets
+}
+
+// Actor is one who may.
+type Actor struct{ Issuer, Subject string } // Issuer is empty for the token's own
+
+// StepUp is how well the user must have been authenticated.
+type StepUp struct {
+	ACR            []string      // one of them; nil: any
+	AllAMR, AnyAMR []string      // all of AllAMR, and one of AnyAMR if there are any
+	MaxAge         time.Duration // 0: any
 }
 
 // Match says which requests a route is for, in net/http.ServeMux's terms.

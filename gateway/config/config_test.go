@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"net/url"
@@ -215,6 +216,27 @@ routes:
 	})
 }
 
+func TestWholePolicy(t *testing.T) {
+	p := load(t, "testdata/ok/whole.yaml").Policies["whole"]
+	missing := false
+	equal(t, "the first rule", p.Allow[0], PolicyRule{"first", Condition{
+		Methods: []string{"GET"}, Has: []string{"A"}, One: []string{"B", "C"}, IPs: []string{"10.0.0.0/8", "::1"},
+		Time: &PolicyTime{"08:00", "18:00", "Europe/Berlin", []string{"mon", "fri"}, "2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z"},
+		Claims: []PolicyMatch{
+			{Of: "tenant", Equals: "acme"}, {Of: "level", Equals: json.Number("2.50")}, {Of: "plan", In: []any{"gold", json.Number("7"), true}},
+			{Of: "email", Matches: `.*@example\.com`}, {Of: "hero", Param: "id"}, {Of: "amr", Contains: "otp"}, {Of: "suspended", Present: &missing},
+		},
+		Headers: []PolicyMatch{{Of: "X-Region", Equals: "eu"}},
+		All:     []Condition{{Any: []Condition{{Methods: []string{"GET", "HEAD"}}, {Not: &Condition{IPs: []string{"10.1.0.0/16"}}}}}},
+	}})
+	equal(t, "the second rule", p.Allow[1], PolicyRule{"", Condition{When: `claims.sub == "a"`}})
+	equal(t, "the tests", p.Tests, []PolicyTest{{
+		"one", `{"sub":"a","n":1e3,"list":[null,true,{}],"https://x.example/a":"b\n\u003c"}`, []string{}, "POST",
+		map[string]string{"id": "7"}, map[string]string{"X-Region": "eu"}, "10.0.0.1", "2026-06-01T12:00:00Z", "allow", "allow[1]",
+	}, {Expect: "deny"}})
+	equal(t, "a place in the policy", p.At("allow[0].claims.email.matches").String(), "testdata/ok/policies/whole.yaml:19:24")
+}
+
 func parse(t *testing.T, text string) *Config {
 	t.Helper()
 	cfg, _, err := Parse("test.yaml", []byte(text), Options{Env: env})
@@ -270,6 +292,7 @@ func TestWhole(t *testing.T) {
 			When: "always", Interval: time.Minute, Endpoint: "https://id.example.com/introspect?tenant=a", MaxStale: 5 * time.Minute,
 			Auth: ClientAuth{Method: "private_key_jwt", ClientID: "gatehouse", KeyFile: "testdata/ok/keys/gatehouse.pem"},
 		},
+		ActorFrom: []string{"act.sub", "impersonator"},
 	}
 	local := &Issuer{
 		Name: "local", Profile: "jwt", AcceptIDTokens: true, RequiredClaims: []RequiredClaim{{"jti", nil}, {"sub", nil}}, Issuer: "http://idp.internal:9000/realm", Insecure: true, Algorithms: publicKeyAlgorithms, Leeway: 30 * time.Second, MaxLifetime: time.Hour,
@@ -289,6 +312,8 @@ func TestWhole(t *testing.T) {
 	want := []*Route{{
 		Name: "create-hero", Match: Match{[]string{"POST", "PUT"}, "heroes.example.com", "/heroes-service/hero"},
 		Issuers: []*Issuer{main}, All: []string{"CREATE_HERO"}, Limits: []*Limit{perUser, perIP}, Upstream: heroes,
+		Policy: "whole", Delegation: Delegation{Actors: []Actor{{"", "helpdesk"}, {"https://other.example.com", "batch"}}},
+		StepUp:      StepUp{[]string{"gold", "silver"}, []string{"otp"}, []string{"hwk", "swk"}, 5 * time.Minute},
 		StripPrefix: "/heroes-service", ForwardToken: true, EncodedSlash: true, Timeout: time.Minute, IdleTimeout: time.Hour, CloseOnExpiry: true,
 	}, {
 		Name: "GET,HEAD heroes.example.com/heroes/{id}/{rest...}", Match: Match{[]string{"GET", "HEAD"}, "heroes.example.com", "/heroes/{id}/{rest...}"},
@@ -296,6 +321,7 @@ func TestWhole(t *testing.T) {
 		Limits: []*Limit{perIP}, Upstream: bare, Timeout: 5 * time.Second, IdleTimeout: 2 * time.Minute,
 	}, {
 		Name: "/seed/{$}", Match: Match{Path: "/seed/{$}"},
+		Delegation: Delegation{Deny: true}, StepUp: StepUp{AllAMR: []string{"otp"}},
 		Issuers: []*Issuer{seed}, Limits: []*Limit{perIP}, Upstream: bare, Timeout: 5 * time.Second, IdleTimeout: 2 * time.Minute,
 	}, {
 		Name: "/node/", Match: Match{Path: "/node/"}, Optional: true,
@@ -324,6 +350,15 @@ func TestWholeIsWhole(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	text, err := os.ReadFile("testdata/ok/policies/whole.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range keysOf(reflect.TypeFor[filePolicy](), nil) {
+		if !regexp.MustCompile("(?m)(^|[ {-])" + key + ":").Match(text) {
+			t.Errorf("testdata/ok/policies/whole.yaml has no %q", key)
+		}
+	}
 	for _, key := range keysOf(reflect.TypeFor[fileConfig](), nil) {
 		if key != "max_stale" && !regexp.MustCompile(`\b`+key+`:`).Match(data) {
 			t.Errorf("the key %q is not in whole.yaml", key)
@@ -338,7 +373,8 @@ func keysOf(t reflect.Type, keys []string) []string {
 		return keysOf(t.Elem(), keys)
 	case reflect.Struct:
 		for i := range t.NumField() {
-			if key := t.Field(i).Tag.Get("yaml"); key != "" {
+			// A condition holds conditions.
+			if key := t.Field(i).Tag.Get("yaml"); key != "" && !slices.Contains(keys, key) {
 				keys = keysOf(t.Field(i).Type, append(keys, key))
 			}
 		}
@@ -490,7 +526,7 @@ func TestPositions(t *testing.T) {
 			t.Errorf("%s is at %v: %q, want %q", path, p, got, want)
 		}
 	}
-	equal(t, "the fault", cfg.Faultf("routes[3].upstream", "is %s", "down").Error(), "testdata/ok/whole.yaml:170:15: is down")
+	equal(t, "the fault", cfg.Faultf("routes[3].upstream", "is %s", "down").Error(), "testdata/ok/whole.yaml:184:15: is down")
 	equal(t, "the position in no file", new(Config).At("routes[0]"), Pos{})
 }
 
@@ -558,6 +594,35 @@ func TestPattern(t *testing.T) {
 }
 
 // Whatever the bytes, there is no panic, and every fault stands in the file.
+func FuzzPolicy(f *testing.F) {
+	for _, pattern := range []string{"testdata/*/policies/*.yaml", "../../policies/*.yaml"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) == 0 {
+			f.Fatalf("no files in %s: %v", pattern, err)
+		}
+		for _, file := range files {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(data)
+		}
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		p, faults := newReader("routes.yaml", env).parsePolicy("p.yaml", "p", data)
+		for _, fault := range faults {
+			if fault.File != "p.yaml" || fault.Line < 1 || fault.Column < 1 {
+				t.Errorf("a fault without a place: %v", fault)
+			}
+		}
+		for _, test := range p.Tests {
+			if len(faults) == 0 && test.Claims != "" && !json.Valid([]byte(test.Claims)) {
+				t.Errorf("the claims of a test are no JSON: %s", test.Claims)
+			}
+		}
+	})
+}
+
 func FuzzParse(f *testing.F) {
 	for _, pattern := range []string{"testdata/fault/*.yaml", "testdata/ok/*.yaml", "testdata/warning/*.yaml"} {
 		files, err := filepath.Glob(pattern)

@@ -19,6 +19,16 @@ func TestReferenceExamples(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "redis-password"), []byte("secret\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	policy, err := os.ReadFile("../../policies/heroes.read.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "policies"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "policies", "heroes.read.yaml"), policy, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	environment := map[string]string{
 		"REDIS_URL": "redis://127.0.0.1:6379", "REDIS_HOST": "redis", "SEED_PUBLIC_KEY": "PEM",
 		"JWT_SECRET": strings.Repeat("s", 32),

@@ -36,7 +36,7 @@ type Fault struct {
 func (f Fault) Error() string { return f.Pos.String() + ": " + f.Message }
 
 // Faults are all the things that are wrong in a configuration, in the order of
-// the file. An empty Faults is no error: return it through [Faults.Err].
+// the file, and after those of the file itself those of its policies' files. An empty Faults is no error: return it through [Faults.Err].
 type Faults []Fault
 
 // Error returns one line for each fault.
@@ -48,12 +48,20 @@ func (fs Faults) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// Err returns the faults in the order of the file as an error, or nil if there are none.
+// Err returns the faults file by file in their order as an error, or nil if there are none.
 func (fs Faults) Err() error {
 	if len(fs) == 0 {
 		return nil
 	}
-	slices.SortStableFunc(fs, func(a, b Fault) int { return a.compare(b.Pos) })
+	files := map[string]int{} // in the order in which the first fault of each came
+	for _, f := range fs {
+		if _, ok := files[f.File]; !ok {
+			files[f.File] = len(files)
+		}
+	}
+	slices.SortStableFunc(fs, func(a, b Fault) int {
+		return cmp.Or(cmp.Compare(files[a.File], files[b.File]), a.compare(b.Pos))
+	})
 	return fs
 }
 

@@ -66,6 +66,7 @@ type fileIssuer struct {
 	AcceptIDTokens bool                  `yaml:"accept_id_tokens"`
 	RequiredClaims requiredClaims        `yaml:"required_claims"`
 	Introspection  fileIntrospection     `yaml:"introspection"`
+	ActorFrom      oneOrMany[claim]      `yaml:"actor_from"`
 }
 
 type fileJWKS struct {
@@ -157,6 +158,11 @@ type fileRoute struct {
 	Auth         string        `yaml:"auth" enum:"required,optional"`
 	Issuers      []string      `yaml:"issuers"`
 	Privileges   privileges    `yaml:"privileges"`
+	Policy       string        `yaml:"policy"`
+	Delegation   delegation    `yaml:"delegation"`
+	ACR          []string      `yaml:"acr"`
+	AMR          privileges    `yaml:"amr"`
+	MaxAuthAge   time.Duration `yaml:"max_auth_age"`
 	Limits       []string      `yaml:"limits"`
 	Upstream     string        `yaml:"upstream" need:"where its requests go: a name in upstreams, or a URL"`
 	StripPrefix  string        `yaml:"strip_prefix"`
@@ -519,6 +525,28 @@ func (p *privileges) readNode(r *reader, n *yaml.Node, path string) {
 		}
 	default:
 		r.fault(path, "%s is %s; want a list, or a map with all or any", path, describe(n))
+	}
+}
+
+// delegation is allow, deny, or a map with the actors that may.
+type delegation struct {
+	Actors []fileActor `yaml:"actors" need:"who may act in another's name, each with a sub and perhaps an iss"`
+	deny   bool
+}
+
+type fileActor struct {
+	Iss string `yaml:"iss"`
+	Sub string `yaml:"sub" need:"the actor's subject"`
+}
+
+func (d *delegation) readNode(r *reader, n *yaml.Node, path string) {
+	type plain delegation
+	if n.Kind == yaml.MappingNode {
+		r.read(n, path, (*plain)(d))
+	} else if n.Kind != yaml.ScalarNode {
+		r.fault(path, "%s is %s; want allow, deny, or a map with actors", path, describe(n))
+	} else {
+		d.deny = r.enum(n, path, []string{"allow", "deny"}) == "deny"
 	}
 }
 

@@ -47,6 +47,13 @@ func (r *reader) issuer(name string, f *fileIssuer, headers *Headers) *Issuer {
 	for _, name := range slices.Sorted(maps.Keys(f.RequiredClaims)) {
 		i.RequiredClaims = append(i.RequiredClaims, RequiredClaim{string(name), f.RequiredClaims[name]})
 	}
+	for n, path := range f.ActorFrom {
+		i.ActorFrom = append(i.ActorFrom, string(path))
+		if slices.Contains(f.ActorFrom[:n], path) && path != "" {
+			at := index("issuers."+name+".actor_from", n)
+			r.fault(at, "%s stands twice in issuers.%s.actor_from", r.quote(at, string(path)), name)
+		}
+	}
 	if f.Issuer != "none" {
 		i.Issuer = f.Issuer
 	}

@@ -25,16 +25,21 @@ type Options struct {
 // Load reads the file at path as [Parse] does. The error is a [Faults], or that
 // of reading the file.
 func Load(path string, o Options) (*Config, []Fault, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, MaxBytes+1))
+	data, err := readLimited(path)
 	if err != nil {
 		return nil, nil, err
 	}
 	return Parse(path, data, o)
+}
+
+// readLimited returns at most one byte more of a file than one may have.
+func readLimited(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, MaxBytes+1))
 }
 
 // Parse reads the text of a configuration. file is its name, for positions, and
@@ -45,30 +50,35 @@ func Parse(file string, data []byte, o Options) (*Config, []Fault, error) {
 	if o.Env == nil {
 		o.Env = os.LookupEnv
 	}
-	root, fault := document(file, data)
+	root, fault := document(file, data, "issuers and routes")
 	if fault != nil {
 		return nil, nil, Faults{*fault}
 	}
-	r := &reader{
-		source: source{file: file, pos: map[string]Pos{}, written: map[string]written{}},
-		dir:    filepath.Dir(file),
-		env:    o.Env,
-		bad:    map[string]bool{},
-		types:  map[reflect.Type]map[string]int{},
-		hints:  1 << 16,
-	}
+	r := newReader(file, o.Env)
 	var f fileConfig
 	r.pos[""] = r.place(root)
 	r.value(root, "", reflect.ValueOf(&f).Elem(), "")
 	cfg := r.config(&f)
-	if err := r.faults.Err(); err != nil {
+	if err := append(r.faults, r.policyFaults...).Err(); err != nil {
 		return nil, nil, err
 	}
 	return cfg, cfg.warnings(), nil
 }
 
-// document returns the root of the one YAML document that data must be.
-func document(file string, data []byte) (*yaml.Node, *Fault) {
+func newReader(file string, env func(string) (string, bool)) *reader {
+	return &reader{
+		source: source{file: file, pos: map[string]Pos{}, written: map[string]written{}},
+		dir:    filepath.Dir(file),
+		env:    env,
+		bad:    map[string]bool{},
+		types:  map[reflect.Type]map[string]int{},
+		hints:  1 << 16,
+	}
+}
+
+// document returns the root of the one YAML document that data must be, which
+// holds at least what need says.
+func document(file string, data []byte, need string) (*yaml.Node, *Fault) {
 	fault := func(line, column int, format string, args ...any) (*yaml.Node, *Fault) {
 		return nil, &Fault{Pos{file, line, column}, fmt.Sprintf(format, args...)}
 	}
@@ -81,7 +91,7 @@ func document(file string, data []byte) (*yaml.Node, *Fault) {
 		line := syntaxLine(data, err)
 		return fault(line, 1, "%s%s", syntaxMessage(err), syntaxHint(err, data, line))
 	case len(docs) == 0 || isNull(docs[0].Content[0]) && len(docs) == 1:
-		return fault(1, 1, "the file is empty; it needs at least issuers and routes")
+		return fault(1, 1, "the file is empty; it needs at least %s", need)
 	case len(docs) > 1:
 		return fault(docs[1].Line, docs[1].Column, "a second YAML document begins here; a configuration is one document")
 	}

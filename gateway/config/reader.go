@@ -29,7 +29,10 @@ type reader struct {
 	faults Faults
 	bad    map[string]bool // paths at fault, of which nothing more should be said
 	types  map[reflect.Type]map[string]int
-	hints  int // how many more spellings are compared, so that a file full of faults ends soon
+	// policyFaults are those of the policies' files, which are told after the file's own.
+	policyFaults Faults
+	literal      bool // ${…} is a fault: a file whose tests must mean the same everywhere
+	hints        int  // how many more spellings are compared, so that a file full of faults ends soon
 }
 
 // noder is a type that reads its own node: one with several ways of writing it.
@@ -72,14 +75,7 @@ func (r *reader) place(n *yaml.Node) Pos { return Pos{r.file, n.Line, n.Column} 
 
 // value reads n into v, with the field's tag.
 func (r *reader) value(n *yaml.Node, path string, v reflect.Value, tag reflect.StructTag) {
-	switch {
-	case n.Kind == yaml.AliasNode:
-		r.fault(path, "%s is an alias (*%s); aliases are refused, write the value itself", name(path), n.Value)
-		return
-	case n.Anchor != "":
-		r.faultAt(n, "%s has an anchor (&%s); anchors and aliases are refused, write each value where it belongs", name(path), n.Anchor)
-	case n.Style&yaml.TaggedStyle != 0:
-		r.fault(path, "%s has a tag (%s); tags are refused, quote what should be a string", name(path), n.Tag)
+	if !r.unmarked(n, path) {
 		return
 	}
 	if isNull(n) {
@@ -91,6 +87,22 @@ func (r *reader) value(n *yaml.Node, path string, v reflect.Value, tag reflect.S
 		return
 	}
 	r.plain(n, path, v, tag)
+}
+
+// unmarked says whether n can be read: it is no alias and has no tag. An
+// anchor is a fault, too, but hides nothing.
+func (r *reader) unmarked(n *yaml.Node, path string) bool {
+	switch {
+	case n.Kind == yaml.AliasNode:
+		r.fault(path, "%s is an alias (*%s); aliases are refused, write the value itself", name(path), n.Value)
+		return false
+	case n.Anchor != "":
+		r.faultAt(n, "%s has an anchor (&%s); anchors and aliases are refused, write each value where it belongs", name(path), n.Anchor)
+	case n.Style&yaml.TaggedStyle != 0:
+		r.fault(path, "%s has a tag (%s); tags are refused, quote what should be a string", name(path), n.Tag)
+		return false
+	}
+	return true
 }
 
 // read is for a [noder] that has seen in which way its node n is written: it
@@ -297,6 +309,13 @@ func (r *reader) scalar(n *yaml.Node, path, want string) (string, bool) {
 	if n.Kind != yaml.ScalarNode {
 		r.fault(path, "%s is %s; want %s", name(path), describe(n), want)
 		return "", false
+	}
+	if r.literal {
+		if strings.Contains(n.Value, "${env:") || strings.Contains(n.Value, "${file:") {
+			r.fault(path, "%s holds a reference; a policy has none, so that its tests mean the same everywhere", name(path))
+			return "", false
+		}
+		return n.Value, true
 	}
 	s, parts, err := r.substitute(n.Value)
 	if err != nil {

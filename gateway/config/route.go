@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 )
 
 // routes resolves the route table, given all that it refers to.
@@ -92,7 +93,7 @@ func methodsSorted(m Match) Match {
 
 // public faults what makes no sense on a route that reads no tokens.
 func (r *reader) public(path string) {
-	for _, key := range []string{"auth", "issuers", "privileges", "forward_token", "close_on_expiry"} {
+	for _, key := range []string{"auth", "issuers", "privileges", "policy", "delegation", "acr", "amr", "max_auth_age", "forward_token", "close_on_expiry"} {
 		if at := path + "." + key; r.ok(at) {
 			r.fault(at, "%s has no meaning beside public: true, where tokens are neither read nor removed; leave out one of the two", at)
 		}
@@ -109,9 +110,13 @@ func (r *reader) protected(path string, route *Route, f *fileRoute, c *Config) {
 			r.fault(at, "%s stands in all and in any of %s, so any asks for nothing", r.quote(at, privilege), privileges)
 		}
 	})
+	r.stepUp(path, route, f)
+	r.delegation(path+".delegation", route, f)
+	r.routePolicy(path+".policy", f.Policy, c)
+	route.Policy = f.Policy
 	switch {
-	case !r.has(privileges) && !route.Optional && !r.bad[path+".auth"]:
-		r.lacks(path, "%s does not say who may pass: list privileges, say privileges: [] for any valid token, or public: true for everyone", path)
+	case !r.has(privileges) && !r.has(path+".policy") && !route.Optional && !r.bad[path+".auth"]:
+		r.lacks(path, "%s does not say who may pass: list privileges or name a policy, say privileges: [] for any valid token, or public: true for everyone", path)
 	case route.Optional && len(route.All)+len(route.Any) > 0:
 		r.fault(privileges, "%s cannot be asked for where auth is optional: a request without a token has none; leave out one of the two", privileges)
 	}
@@ -125,6 +130,55 @@ func (r *reader) protected(path string, route *Route, f *fileRoute, c *Config) {
 	if len(route.Issuers) > 1 {
 		r.mayGrant(path, route, f)
 		r.oneAsked(path, route)
+	}
+}
+
+// routePolicy reads the policy that a route names.
+func (r *reader) routePolicy(at, name string, c *Config) {
+	if !r.ok(at) {
+		return
+	}
+	if c.Policies == nil {
+		c.Policies = map[string]*Policy{}
+	}
+	before := len(c.Policies)
+	if r.policy(at, name, c.Policies); len(c.Policies) > before {
+		r.policyFaults = append(r.policyFaults, policyHeaders(c.Policies[name], &c.Headers)...)
+	}
+}
+
+// stepUp checks how well a route's users must have been authenticated.
+func (r *reader) stepUp(path string, route *Route, f *fileRoute) {
+	route.StepUp = StepUp{f.ACR, f.AMR.All, f.AMR.Any, f.MaxAuthAge}
+	r.distinct(path+".acr", f.ACR)
+	r.distinct(f.AMR.all, f.AMR.All)
+	r.distinct(path+".amr.any", f.AMR.Any)
+	each(path+".acr", f.ACR, func(at, acr string) {
+		// acr_values is a list with spaces between, in a quoted string (RFC 9470 §3).
+		if strings.ContainsFunc(acr, func(c rune) bool { return c <= ' ' || c >= 0x7f || c == '"' || c == '\\' }) {
+			r.fault(at, "%s is %s; want visible ASCII without spaces, quotes and backslashes, since callers are told of it in a header", at, r.quote(at, acr))
+		}
+	})
+	if at := path + ".amr"; r.ok(at) && len(f.AMR.All)+len(f.AMR.Any) == 0 && !r.bad[at+".all"] && !r.bad[at+".any"] {
+		r.fault(at, "%s is an empty list; it needs at least one item", at)
+	}
+	if at := path + ".max_auth_age"; r.ok(at) && f.MaxAuthAge%time.Second != 0 {
+		r.fault(at, "%s is %s; want whole seconds, in which callers are told of it", at, f.MaxAuthAge)
+	}
+	for _, key := range []string{"policy", "acr", "amr", "max_auth_age"} {
+		if at := path + "." + key; route.Optional && r.ok(at) {
+			r.fault(at, "%s cannot be asked for where auth is optional: whoever falls short would leave the token out; leave out one of the two", at)
+		}
+	}
+}
+
+func (r *reader) delegation(path string, route *Route, f *fileRoute) {
+	route.Delegation.Deny = f.Delegation.deny
+	for i, a := range f.Delegation.Actors {
+		route.Delegation.Actors = append(route.Delegation.Actors, Actor{a.Iss, a.Sub})
+		if at := index(path+".actors", i); slices.Contains(f.Delegation.Actors[:i], a) && a.Sub != "" {
+			r.fault(at, "%s stands twice in %s.actors", at, path)
+		}
 	}
 }
 

@@ -129,7 +129,7 @@ func (r *Route) strength() int {
 		return 0
 	case r.Optional:
 		return 1
-	case len(r.All)+len(r.Any) == 0:
+	case len(r.All)+len(r.Any) == 0 && r.Policy == "":
 		return 2
 	}
 	return 3

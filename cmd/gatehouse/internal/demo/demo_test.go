@@ -59,7 +59,7 @@ func TestAGatewayThatLetsItHappenFailsTheDemo(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct{ name, old, new, want string }{
-		{"privilege", "- CREATE_HERO\n    upstream: heroes\n    strip_prefix: /heroes-service", "- ASSIGN_HERO\n    upstream: heroes\n    strip_prefix: /heroes-service", "admin1, who may only ASSIGN_HERO, tries too: expected 403"},
+		{"privilege", "- CREATE_HERO\n    policy: heroes.create", "- ASSIGN_HERO\n    policy: anybody", "admin1, who may only ASSIGN_HERO, tries too: expected 403"},
 		{"public", "privileges: []    # any valid token", "public: true", "admin1 claims to be root in headers of its own: expected 200"},
 		{"token kept", "forward_token: true", "forward_token: false", "threats-service asks heroes-service"},
 		{"limit", "burst: 5 ", "burst: 500 ", "admin1 asks more often than the limit per_user allows: expected 429"},
@@ -71,6 +71,14 @@ func TestAGatewayThatLetsItHappenFailsTheDemo(t *testing.T) {
 				t.Fatalf("routes.yaml has no %q to change", tt.old)
 			}
 			file := filepath.Join(t.TempDir(), "routes.yaml")
+			policies := filepath.Join(filepath.Dir(file), "policies")
+			if err := os.CopyFS(policies, os.DirFS(filepath.Join(filepath.Dir(routes), "policies"))); err != nil {
+				t.Fatal(err)
+			}
+			anybody := "allow:\n  - method: POST\ntests:\n  - expect: deny\n"
+			if err := os.WriteFile(filepath.Join(policies, "anybody.yaml"), []byte(anybody), 0o600); err != nil {
+				t.Fatal(err)
+			}
 			if err := os.WriteFile(file, []byte(strings.Replace(string(text), tt.old, tt.new, 1)), 0o600); err != nil {
 				t.Fatal(err)
 			}

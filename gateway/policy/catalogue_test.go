@@ -1,0 +1,52 @@
+package policy
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestCatalogue(t *testing.T) {
+	c, err := NewCatalogue([]Privilege{
+		{Name: "READ_HEROES", Description: "see heroes"},
+		{Name: "CREATE_HERO", From: []string{"main"}},
+		{Name: "SEED", From: []string{"seed"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Check("CREATE_HERO"); err != nil {
+		t.Error(err)
+	}
+	if err := c.Check("CREATE_HEROS"); err == nil || !strings.Contains(err.Error(), `did you mean "CREATE_HERO"?`) {
+		t.Error(err)
+	}
+	if got := c.Unused([]string{"SEED", "CREATE_HERO"}); len(got) != 1 || got[0].Name != "READ_HEROES" {
+		t.Errorf("unused: %v", got)
+	}
+	for _, test := range []struct {
+		q       Requirement
+		issuers []string
+		opens   bool
+	}{
+		{Requirement{}, []string{"main"}, true},
+		{Requirement{All: []string{"READ_HEROES"}}, []string{"other"}, true},
+		{Requirement{All: []string{"CREATE_HERO"}}, []string{"seed", "main"}, true},
+		{Requirement{All: []string{"CREATE_HERO"}}, []string{"seed"}, false},
+		{Requirement{All: []string{"CREATE_HERO", "SEED"}}, []string{"seed", "main"}, false},
+		{Requirement{Any: []string{"CREATE_HERO", "SEED"}}, []string{"seed"}, true},
+	} {
+		if err := c.Opens(test.q, test.issuers); (err == nil) != test.opens {
+			t.Errorf("%+v of %q: %v", test.q, test.issuers, err)
+		}
+	}
+	if len(c.List()) != 3 {
+		t.Error(c.List())
+	}
+	var none *Catalogue
+	if none.Check("X") != nil || none.Unused(nil) != nil || none.Opens(Requirement{All: []string{"X"}}, []string{"main"}) != nil {
+		t.Error("no catalogue finds faults")
+	}
+	if _, err := NewCatalogue([]Privilege{{Name: "A"}, {Name: "A"}, {}}); err == nil || !strings.Contains(err.Error(), "privileges[1]: \"A\" stands there twice\nprivileges[2]: it has no name") {
+		t.Error(err)
+	}
+}
