@@ -175,9 +175,9 @@ func TestKeySetAnswers(t *testing.T) {
 		}, "none of the 1 keys"},
 		{"1,001 keys", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, many(1000)) }, "more than 1000 keys"},
 		{"10,000 keys", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, many(10000)) }, "more than 1000 keys"},
-		{"100 MB", func(w http.ResponseWriter, r *http.Request) {
+		{"1 GB", func(w http.ResponseWriter, r *http.Request) {
 			chunk := []byte(strings.Repeat(" ", 64<<10))
-			for range 1600 {
+			for range 16 << 10 {
 				n, err := w.Write(chunk)
 				sent.Add(int64(n))
 				if err != nil {
