@@ -526,7 +526,7 @@ func BenchmarkTake(b *testing.B) {
 		store *Store
 		lease int
 	}{{"local", nil, 0}, {"shared", store, 0}, {"leased", store, 50}, {"outage", dead.gateway(b, StoreOptions{Replicas: 3}), 0}} {
-		for _, keys := range []int{1e3, 1e5} {
+		for _, keys := range []int{1e3, 1e5, 1e6} {
 			b.Run(test.name+"/keys="+formatCount(keys), func(b *testing.B) {
 				l := limiter(b, Options{Rate: Rate{1 << 20, time.Second}, Store: test.store, Lease: test.lease, MaxEntries: keys})
 				ls := []*Limiter{l}
