@@ -58,6 +58,7 @@ func (b *builder) build() (*snapshot, error) {
 	b.injection(s)
 	b.redis(s)
 	b.authFailures(s)
+	b.adminAuth(s)
 	for name, c := range b.cfg.Issuers {
 		b.issuer(s, name, c)
 	}
@@ -91,6 +92,7 @@ func (b *builder) build() (*snapshot, error) {
 		s.routes = append(s.routes, b.route(s, c))
 	}
 	b.revocation(s)
+	b.audit(s)
 	return s, nil
 }
 
@@ -268,6 +270,44 @@ func (b *builder) authFailures(s *snapshot) {
 		return
 	}
 	s.failures = p
+}
+
+// adminOptions are what the guard of the admin listener is made from.
+type adminOptions struct {
+	admin string
+	auth  config.AdminAuth
+	token string // what stands in the file: a reload takes a new one up
+}
+
+func (b *builder) adminAuth(s *snapshot) {
+	c := b.cfg.Server
+	if c.Admin == "" {
+		return
+	}
+	o := adminOptions{admin: c.Admin, auth: c.AdminAuth}
+	if file := c.AdminAuth.TokenFile; file != "" {
+		text, err := readKey(config.Key{File: file})
+		if err != nil {
+			b.fault("server.admin_auth.token_file", err)
+			return
+		}
+		o.token = strings.TrimSpace(string(text))
+	}
+	p, err := carry(b.old.admin, o, func() (*adminAuth, error) { return newAdminAuth(o, c.AdminOnLoopback()) })
+	if err != nil {
+		b.fault("server.admin_auth.token_file", err)
+		return
+	}
+	s.admin = p
+}
+
+// audit opens nothing: the file is opened by its first record.
+func (b *builder) audit(s *snapshot) {
+	c := b.cfg.Server.Audit
+	if c == nil || b.metrics == nil {
+		return // without a file, or for a command that serves nobody
+	}
+	s.audit, _ = carry(b.old.audit, *c, func() (*auditLog, error) { return newAuditLog(*c, b.log, b.metrics.auditErrors), nil })
 }
 
 // redis makes the client, which connects when it is first asked, and the store

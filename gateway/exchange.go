@@ -199,6 +199,7 @@ func (x *exchange) forward() error {
 		}
 	}
 	call.Response = x.mark
+	x.audit(allowed)
 	x.forwarding = true
 	return x.route.upstream.Forward(x.w, x.r, call)
 }

@@ -3,11 +3,11 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
 	"gatehouse/gateway/config"
-	"gatehouse/gateway/internal/issuer"
 	"gatehouse/gateway/token"
 )
 
@@ -40,30 +40,15 @@ func (i Inspection) Accepted() bool {
 // Tokens without iss can be those of several issuers; name says whose it is
 // taken for, and is empty where that is plain.
 func Inspect(ctx context.Context, cfg *config.Config, raw, name string) (Inspection, error) {
-	if name != "" {
-		if _, err := issuerByName(cfg, name); err != nil {
-			return Inspection{}, err
-		}
-	}
 	s, err := (&builder{cfg: cfg, log: slog.New(slog.DiscardHandler), transient: true}).build()
 	if err != nil {
 		return Inspection{}, err
 	}
 	defer s.close(nil)
 	(&Gateway{now: time.Now}).start(ctx, s, nil)
-	var issuers issuer.Set
-	anonymous := 0
-	for n, p := range s.issuers {
-		if name != "" && name != n {
-			continue
-		}
-		if p.options.Issuer == "" {
-			anonymous++
-		}
-		issuers = append(issuers, p.value)
-	}
-	if anonymous > 1 {
-		return Inspection{}, errors.New("the configuration has several issuers of tokens without iss; name one with --issuer")
+	issuers, err := s.issuersOf(raw, name)
+	if err != nil {
+		return Inspection{}, fmt.Errorf("%w (--issuer)", err)
 	}
 	var in Inspection
 	if _, claims, err := unverified(raw); err == nil {

@@ -20,8 +20,8 @@ const (
 // Serve answers requests until ctx ends, then drains: readiness goes false,
 // no connection is accepted any more, requests in flight and upgraded
 // connections finish within the grace, and what is left is cut off. A nil
-// listener is opened from the configuration (server.listen, server.status);
-// Serve closes both. The error is nil after a drain. Serve may be called once.
+// listener is opened from the configuration (server.listen, server.status), as
+// is that of server.admin; Serve closes them. The error is nil after a drain. Serve may be called once.
 func (g *Gateway) Serve(ctx context.Context, listener, status net.Listener) (err error) {
 	server := g.current.Load().config.Server
 	if listener == nil {
@@ -35,19 +35,36 @@ func (g *Gateway) Serve(ctx context.Context, listener, status net.Listener) (err
 			return fmt.Errorf("server.status: %w", err)
 		}
 	}
+	var admin net.Listener
+	if server.Admin != "" {
+		if admin, err = net.Listen("tcp", server.Admin); err != nil {
+			_ = listener.Close()
+			if status != nil {
+				_ = status.Close()
+			}
+			return fmt.Errorf("server.admin: %w", err)
+		}
+	}
 	alive, kill := context.WithCancel(context.WithoutCancel(ctx))
 	defer kill()
 	front := g.server(g, alive)
-	failed := make(chan error, 2)
+	failed := make(chan error, 3)
 	go func() { failed <- front.Serve(listener) }()
-	if status != nil {
-		back := g.server(g.Status(), alive)
-		go func() { failed <- back.Serve(status) }()
+	listening := []any{"listen", listener.Addr().String()}
+	for _, side := range []struct {
+		name     string
+		listener net.Listener
+		handler  http.Handler
+	}{{"status", status, g.Status()}, {"admin", admin, g.Admin()}} {
+		if side.listener == nil {
+			continue
+		}
+		back := g.server(side.handler, alive)
+		go func() { failed <- back.Serve(side.listener) }()
 		defer func() { _ = back.Close() }()
-		g.log.Info("listening", "listen", listener.Addr().String(), "status", status.Addr().String())
-	} else {
-		g.log.Info("listening", "listen", listener.Addr().String())
+		listening = append(listening, side.name, side.listener.Addr().String())
 	}
+	g.log.Info("listening", listening...)
 	select {
 	case err := <-failed:
 		_ = front.Close()

@@ -27,6 +27,8 @@ type metrics struct {
 	fallbacks  *prometheus.CounterVec   // dependency, posture
 	collisions prometheus.Counter
 	reloads    *prometheus.CounterVec // outcome
+
+	auditErrors, adminRefusals prometheus.Counter
 }
 
 func newMetrics(cache *issuer.Cache) *metrics {
@@ -57,6 +59,14 @@ func newMetrics(cache *issuer.Cache) *metrics {
 			Name: "gatehouse_reloads_total",
 			Help: "Reloads of the configuration by outcome.",
 		}, []string{"outcome"}),
+		auditErrors: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "gatehouse_audit_errors_total",
+			Help: "Audit records that could not be written.",
+		}),
+		adminRefusals: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "gatehouse_admin_refusals_total",
+			Help: "Requests to the admin listener that were refused for their Host, Origin or credentials.",
+		}),
 	}
 	entries := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "gatehouse_token_cache_entries",
@@ -74,7 +84,7 @@ func newMetrics(cache *issuer.Cache) *metrics {
 		}, func() float64 { return float64(n()) })
 	}
 	m.registry.MustRegister(entries, bytes, lookups("hit", cache.Hits), lookups("miss", cache.Misses))
-	m.registry.MustRegister(m.requests, m.durations, m.fetches, m.fallbacks, m.collisions, m.reloads,
+	m.registry.MustRegister(m.requests, m.durations, m.fetches, m.fallbacks, m.collisions, m.reloads, m.auditErrors, m.adminRefusals,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

@@ -135,6 +135,9 @@ func (x *exchange) refuse(err error) {
 	f := asRefusal(err)
 	x.refused = f
 	answer := answers[f.reason]
+	if !x.forwarding { // else it was let through, and failed after that
+		x.audit(denied)
+	}
 	if f.reason == clientGone {
 		x.w.status = answer.status
 		x.abort = true // or net/http would answer 200 to one who only stopped sending
@@ -211,7 +214,7 @@ type problem struct {
 	Status    int          `json:"status"`
 	Detail    string       `json:"detail"`
 	Reason    token.Reason `json:"reason"`
-	RequestID string       `json:"request_id"`
+	RequestID string       `json:"request_id,omitempty"`
 	Violated  []string     `json:"violated-policies,omitempty"` // the limits that refused
 }
 

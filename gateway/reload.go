@@ -22,9 +22,9 @@ func (g *Gateway) Reload(ctx context.Context, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	if was, is := old.config.Server, cfg.Server; was.Listen != is.Listen || was.Status != is.Status {
+	if was, is := old.config.Server, cfg.Server; was.Listen != is.Listen || was.Status != is.Status || was.Admin != is.Admin {
 		g.log.Warn("listen addresses cannot change by a reload; restart to use the new ones",
-			"listen", was.Listen, "new_listen", is.Listen, "status", was.Status, "new_status", is.Status)
+			"listen", was.Listen, "new_listen", is.Listen, "status", was.Status, "new_status", is.Status, "admin", was.Admin, "new_admin", is.Admin)
 	}
 	g.start(ctx, s, old)
 	g.current.Store(s)
@@ -76,6 +76,9 @@ func (s *snapshot) close(successor *snapshot) {
 		if replica, ok := s.revocation.value.(*revoke.Replica); ok {
 			replica.Close()
 		}
+	}
+	if s.audit != nil && s.audit != successor.audit {
+		_ = s.audit.value.close()
 	}
 	if s.redis != nil && s.redis != successor.redis {
 		_ = s.redis.value.Close()

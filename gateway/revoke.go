@@ -6,6 +6,8 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"os"
+	"os/user"
 	"strconv"
 	"strings"
 	"time"
@@ -38,7 +40,7 @@ type Revoked struct {
 // it. A sub or client_id is cut off for all tokens issued until now; later
 // ones are good again. The error says what to do when it cannot be written.
 func Revoke(ctx context.Context, cfg *config.Config, r Revocation) (Revoked, error) {
-	return write(cfg, r, func(client redis.UniversalClient, w *Revoked) error {
+	return write(ctx, cfg, r, "revoke", func(client redis.UniversalClient, w *Revoked) error {
 		return revoke.Write(ctx, client, w.Key, w.Value, w.TTL)
 	})
 }
@@ -46,27 +48,49 @@ func Revoke(ctx context.Context, cfg *config.Config, r Revocation) (Revoked, err
 // Unrevoke lifts a revocation: it writes the reserved value, with the time that
 // the revocation had left, or that Revoke would give.
 func Unrevoke(ctx context.Context, cfg *config.Config, r Revocation) (Revoked, error) {
-	return write(cfg, r, func(client redis.UniversalClient, w *Revoked) (err error) {
+	return write(ctx, cfg, r, "unrevoke", func(client redis.UniversalClient, w *Revoked) (err error) {
 		w.Value = revoke.NotRevoked
 		w.TTL, err = revoke.Lift(ctx, client, w.Key, w.TTL)
 		return err
 	})
 }
 
-func write(cfg *config.Config, r Revocation, do func(redis.UniversalClient, *Revoked) error) (Revoked, error) {
+func write(ctx context.Context, cfg *config.Config, r Revocation, action string, do func(redis.UniversalClient, *Revoked) error) (Revoked, error) {
 	client, err := openRedis(cfg)
 	if err != nil {
 		return Revoked{}, err
 	}
 	defer func() { _ = client.Close() }()
-	w, err := plan(cfg, r, time.Now())
+	now := time.Now()
+	w, err := plan(cfg, r, now)
 	if err != nil {
 		return Revoked{}, err
 	}
 	if !cfg.Revocation.Enabled() {
 		w.warn("the configuration has no revocation section: gateways that use it do not look revocations up")
 	}
-	return w, do(client, &w)
+	if err := do(client, &w); err != nil {
+		return w, err
+	}
+	return w, auditOffline(ctx, cfg.Server.Audit, w.record(now, revocationRecord{Door: doorCLI, Actor: userName(), Action: action}))
+}
+
+// userName is who runs the command.
+func userName() string {
+	if u, err := user.Current(); err == nil {
+		return u.Username
+	}
+	return "uid " + strconv.Itoa(os.Getuid())
+}
+
+// record completes the audit record of what was written.
+func (w Revoked) record(now time.Time, r revocationRecord) revocationRecord {
+	parts := strings.SplitN(w.Key, ":", 4)
+	r.Kind, r.Issuer, r.Key = parts[1], parts[2], w.Key
+	if w.TTL > 0 {
+		r.Expires = now.Add(w.TTL)
+	}
+	return r
 }
 
 func openRedis(cfg *config.Config) (redis.UniversalClient, error) {

@@ -40,6 +40,8 @@ type snapshot struct {
 	store      *part[config.Redis, *limit.Store]            // of shared limits; nil without redis
 	failures   *part[limit.FailureOptions, *limit.Failures] // nil without server.auth_failures
 	revocation *part[revocationOptions, revocation]         // nil without revocation in the file
+	audit      *part[config.Audit, *auditLog]               // nil without server.audit
+	admin      *part[adminOptions, *adminAuth]              // nil without server.admin
 
 	users   atomic.Int64
 	retired atomic.Bool

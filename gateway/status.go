@@ -108,7 +108,15 @@ func (g *Gateway) readyz(w http.ResponseWriter, r *http.Request) {
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {
-	w.Header().Set("Content-Type", "application/json")
+	writeAs(w, "application/json", status, v)
+}
+
+func writeProblem(w http.ResponseWriter, p problem) {
+	writeAs(w, "application/problem+json", p.Status, p)
+}
+
+func writeAs(w http.ResponseWriter, contentType string, status int, v any) {
+	w.Header().Set("Content-Type", contentType)
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(v) // a client that has gone needs no answer

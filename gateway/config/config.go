@@ -37,6 +37,23 @@ type Server struct {
 	Status         string         // host:port of /livez, /readyz and /metrics; empty: off
 	TrustedProxies []netip.Prefix // peers whose forwarding headers are believed
 	AuthFailures   *AuthFailures  // nil: failed authentications are not limited
+	Admin          string         // host:port of the admin listener; empty: off
+	AdminAuth      AdminAuth
+	Audit          *Audit // nil: decisions are not audited
+}
+
+// AdminAuth says who may use the admin listener.
+type AdminAuth struct {
+	TokenFile string            // holds the operators' bearer token; empty: none
+	Clients   map[string]string // client_id to client_secret, of the OAuth endpoints alone
+}
+
+// Audit says where the records of decisions go.
+type Audit struct {
+	File         string // "-" is standard output; a path is resolved already
+	MaxBytes     int    // length at which the file is rotated
+	Keep         int    // rotated files that are kept
+	SampleAllows int    // of so many allowed requests one is written; 1: all
 }
 
 // AuthFailures limits the invalid tokens of one address.

@@ -250,6 +250,8 @@ func TestWhole(t *testing.T) {
 	cfg := load(t, "testdata/ok/whole.yaml")
 	equal(t, "server", cfg.Server, Server{
 		Listen: "0.0.0.0:8443", Status: "[::1]:9902",
+		Admin: "127.0.0.1:9901", AdminAuth: AdminAuth{TokenFile: "testdata/ok/admin-token", Clients: map[string]string{"hero-app": "0123456789abcdef"}},
+		Audit:          &Audit{File: "testdata/ok/audit.log", MaxBytes: 10 << 20, Keep: 5, SampleAllows: 100},
 		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")},
 		AuthFailures:   &AuthFailures{Rate{10, time.Minute}, 20},
 	})
@@ -526,7 +528,7 @@ func TestPositions(t *testing.T) {
 			t.Errorf("%s is at %v: %q, want %q", path, p, got, want)
 		}
 	}
-	equal(t, "the fault", cfg.Faultf("routes[3].upstream", "is %s", "down").Error(), "testdata/ok/whole.yaml:184:15: is down")
+	equal(t, "the fault", cfg.Faultf("routes[3].upstream", "is %s", "down").Error(), "testdata/ok/whole.yaml:195:15: is down")
 	equal(t, "the position in no file", new(Config).At("routes[0]"), Pos{})
 }
 

@@ -33,6 +33,9 @@ type fileServer struct {
 	Status         address          `yaml:"status"`
 	TrustedProxies []network        `yaml:"trusted_proxies"`
 	AuthFailures   fileAuthFailures `yaml:"auth_failures"`
+	Admin          address          `yaml:"admin"`
+	AdminAuth      fileAdminAuth    `yaml:"admin_auth"`
+	Audit          fileAudit        `yaml:"audit"`
 }
 
 type fileAuthFailures struct {

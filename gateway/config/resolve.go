@@ -68,6 +68,8 @@ func (r *reader) server(f *fileServer) Server {
 	if s.Listen == s.Status && f.Status.port != "0" {
 		r.fault("server.status", "server.status is the address of server.listen; the status pages would be public, give them another port")
 	}
+	r.admin(f, &s)
+	s.Audit = r.audit(&f.Audit)
 	for i, n := range f.TrustedProxies {
 		if n.IsValid() {
 			s.TrustedProxies = append(s.TrustedProxies, n.Prefix)

@@ -1,0 +1,159 @@
+package test
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// audit returns the records of one event from the gateway's audit log, oldest first.
+func (g *gateway) audit(t *testing.T, event string) []map[string]any {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(filepath.Dir(g.config), "audit.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	forbidTokens(t, "the audit log", string(data))
+	var records []map[string]any
+	for line := range strings.Lines(string(data)) {
+		var r map[string]any
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			t.Fatalf("%v in the audit record %s", err, line)
+		}
+		if r["event"] == event {
+			records = append(records, r)
+		}
+	}
+	return records
+}
+
+func TestEachDecisionIsOnRecord(t *testing.T) {
+	t.Parallel()
+	g, _, r, p := startAdmin(t)
+	reader := claims{"privileges": []string{"READ_HEROES"}, "sub": "alice", "client_id": "shop", "jti": "j1"}
+	good := p.token(t, reader, claims{"act": claims{"sub": "helpdesk", "iss": "https://desk.example"}})
+	poor, forged := p.token(t, claims{"sub": "bob", "privileges": []string{"OTHER"}}), newSigner(t, "ES256", p.kid).sign(t, p.good())
+	g.do(t, "GET /heroes/1?secret=query", bearer(good)).is(t, http.StatusOK)
+	g.do(t, "GET /heroes/2", bearer(poor)).refused(t, 403, "insufficient_privileges")
+	g.do(t, "GET /heroes/3", bearer(forged)).refused(t, 401, "invalid_token")
+	g.do(t, "GET /heroes/4").refused(t, 401, "missing_token")
+	g.do(t, "GET /nowhere").refused(t, 404, "no_route")
+	r.do(t, "SET", "revoked:jti:main:j1", "1")
+	g.do(t, "GET /heroes/5", bearer(good)).refused(t, 401, "revoked_token")
+
+	print := func(token string) any {
+		sum := sha256.Sum256([]byte(token))
+		return hex.EncodeToString(sum[:])
+	}
+	records := g.audit(t, "decision")
+	for i, want := range []map[string]any{
+		{"outcome": "allow", "route": "heroes", "issuer": "main", "sub": "alice", "client_id": "shop", "jti": "j1", "token_sha256": print(good),
+			"method": "GET", "path": "/heroes/1", "client": "127.0.0.1", "reason": nil, "status": nil},
+		{"outcome": "deny", "reason": "insufficient_privileges", "status": 403.0, "sub": "bob", "token_sha256": print(poor)},
+		{"outcome": "deny", "reason": "invalid_token", "status": 401.0, "sub": nil, "token_sha256": print(forged)}, // nobody vouches for its sub
+		{"outcome": "deny", "reason": "missing_token", "token_sha256": nil, "path": "/heroes/4"},
+		{"outcome": "deny", "reason": "no_route", "route": "-"},
+		{"outcome": "deny", "reason": "revoked_token", "sub": "alice"},
+	} {
+		if i >= len(records) {
+			t.Fatalf("%d records of 6 decisions", len(records))
+		}
+		for name, value := range want {
+			if records[i][name] != value {
+				t.Errorf("record %d: %s is %v, want %v", i, name, records[i][name], value)
+			}
+		}
+		if id, _ := records[i]["request_id"].(string); id == "" || records[i]["time"] == nil || records[i]["trace_id"] == nil {
+			t.Errorf("record %d does not say which request, or when: %v", i, records[i])
+		}
+	}
+	if len(records) != 6 {
+		t.Errorf("%d records of 6 decisions", len(records))
+	}
+	if act, _ := records[0]["act"].(map[string]any); act["sub"] != "helpdesk" || act["iss"] != "https://desk.example" {
+		t.Errorf("the actor is %v", records[0]["act"])
+	}
+	if info, err := os.Stat(filepath.Join(filepath.Dir(g.config), "audit.log")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the audit log: %v, %v; only its owner should read it", info, err)
+	}
+}
+
+// What a command revokes is in the same log.
+func TestCommandsAreOnRecord(t *testing.T) {
+	t.Parallel()
+	g, _, _, p := startAdmin(t)
+	for _, args := range [][]string{{"revoke", "--jti", "j1"}, {"revoke", "--token-file", "-"}, {"unrevoke", "--jti", "j1"}} {
+		if status, out := command(t, p.token(t), append(args, "--config", g.config, "--issuer", "main")...); status != 0 {
+			t.Fatalf("%v: %s", args, out)
+		}
+	}
+	records := g.audit(t, "revocation")
+	if len(records) != 3 {
+		t.Fatalf("%d records of 3 commands", len(records))
+	}
+	for i, want := range []map[string]any{
+		{"action": "revoke", "kind": "jti", "key": "revoked:jti:main:j1"},
+		{"action": "revoke", "kind": "jws"},
+		{"action": "unrevoke", "kind": "jti", "key": "revoked:jti:main:j1"},
+	} {
+		want["door"], want["issuer"] = "command line", "main"
+		for name, value := range want {
+			if records[i][name] != value {
+				t.Errorf("record %d: %s is %v, want %v", i, name, records[i][name], value)
+			}
+		}
+		if actor, _ := records[i]["actor"].(string); actor == "" {
+			t.Errorf("record %d does not say who", i)
+		}
+	}
+}
+
+// A sample of what is allowed is enough for some; refusals are all written.
+func TestAllowedRequestsAreSampled(t *testing.T) {
+	t.Parallel()
+	b := newBackend(t)
+	g := start(t, fill(`
+server:
+  ADDRESSES
+  audit:
+    file: audit.log
+    sample_allows: 1000000000
+routes:
+  - match: GET /open
+    public: true
+    upstream: BACKEND
+`, "BACKEND", b.URL))
+	for range 20 {
+		g.do(t, "GET /open").is(t, http.StatusOK)
+		g.do(t, "GET /shut").refused(t, 404, "no_route")
+	}
+	if n := len(g.audit(t, "decision")); n != 20 {
+		t.Errorf("%d records of 20 refusals and of one in a thousand million allowed requests", n)
+	}
+}
+
+// A full disk refuses nobody, and is told.
+func TestAuditLogThatCannotBeWritten(t *testing.T) {
+	t.Parallel()
+	b := newBackend(t)
+	g := start(t, fill(`
+server:
+  ADDRESSES
+  audit:
+    file: no-directory/audit.log
+routes:
+  - match: GET /open
+    public: true
+    upstream: BACKEND
+`, "BACKEND", b.URL), file{"no-directory", "a file"})
+	g.do(t, "GET /open").is(t, http.StatusOK)
+	g.output.says(t, "an audit record could not be written")
+	if n := g.metrics(t); !strings.Contains(n, "gatehouse_audit_errors_total 1\n") {
+		t.Errorf("the metric does not say 1:\n%s", n)
+	}
+}
