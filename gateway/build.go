@@ -48,7 +48,7 @@ func (b *builder) build() (*snapshot, error) {
 	s := &snapshot{
 		config:    b.cfg,
 		proxies:   b.cfg.Server.TrustedProxies,
-		issuers:   map[string]*part[issuer.Options, *issuer.Issuer]{},
+		issuers:   map[string]*part[issuerOptions, *issuer.Issuer]{},
 		limits:    map[string]*part[limitOptions, *limit.Limiter]{},
 		upstreams: map[string]*part[[]string, *upstream.Pool]{},
 		policies:  map[string]*policy.Compiled{},
@@ -136,6 +136,12 @@ func (b *builder) injection(s *snapshot) {
 	}
 }
 
+// issuerOptions are what an issuer is made from.
+type issuerOptions struct {
+	issuer.Options
+	misses config.Misses
+}
+
 func (b *builder) issuer(s *snapshot, name string, c *config.Issuer) {
 	at := "issuers." + name
 	o := issuer.Options{
@@ -188,9 +194,14 @@ func (b *builder) issuer(s *snapshot, name string, c *config.Issuer) {
 			}
 		}
 	}
-	p, err := carry(b.old.issuers[name], o, func() (*issuer.Issuer, error) {
+	p, err := carry(b.old.issuers[name], issuerOptions{o, c.Introspection.Misses}, func() (_ *issuer.Issuer, err error) {
 		o := o
 		o.Log, o.Cache = b.log, b.cache
+		if c.Introspection.Enabled() {
+			if o.Admit, err = misses(name, c.Introspection.Misses); err != nil {
+				return nil, err
+			}
+		}
 		if b.metrics != nil {
 			fetches := b.metrics.fetches
 			o.OnFetch = func(kind string, err error) { fetches.WithLabelValues(name, kind, outcome(err)).Inc() }
@@ -411,6 +422,7 @@ func (b *builder) route(s *snapshot, c *config.Route) *builtRoute {
 		stepUp:         stepUpOf(c.StepUp),
 		policy:         s.policies[c.Policy],
 		upstream:       b.upstream(s, c.Upstream),
+		introspects:    slices.ContainsFunc(c.Issuers, func(i *config.Issuer) bool { return i.Introspection.Enabled() }),
 		forwardToken:   c.ForwardToken,
 		timeout:        c.Timeout,
 		idleTimeout:    c.IdleTimeout,

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -37,13 +38,17 @@ func (g *Gateway) askedToken(w http.ResponseWriter, r *http.Request, s *snapshot
 		return nil, nil, false
 	}
 	found = &foundToken{place{issuers: set}, token.NewRaw(values[0])}
-	if v, err = set.Verify(r.Context(), found.raw); err == nil {
+	if v, err = set.Verify(context.WithValue(r.Context(), clientKey{}, peerIP(r.RemoteAddr)), found.raw); err == nil {
 		err = s.revoked(r.Context(), found, v)
 	}
 	var refused *token.Error
 	switch {
 	case err == nil:
 		return found, v, true
+	case errors.As(err, &refused) && refused.Reason == rateLimited:
+		w.Header().Set("Retry-After", strconv.Itoa(max(1, int(refused.RetryAfter.Seconds()))))
+		oauthRefuse(w, http.StatusTooManyRequests, "temporarily_unavailable", answers[rateLimited].detail)
+		return nil, nil, false
 	case errors.As(err, &refused) && (refused.Reason == token.IssuerUnavailable || refused.Reason == token.StoreUnavailable):
 		w.Header().Set("Retry-After", strconv.Itoa(max(1, int(refused.RetryAfter.Seconds()))))
 		oauthRefuse(w, http.StatusServiceUnavailable, "temporarily_unavailable", answers[refused.Reason].detail)

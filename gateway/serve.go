@@ -48,7 +48,7 @@ func (x *exchange) serve() error {
 		if err := x.snapshot.overFailures(x.client, x.found); err != nil {
 			return err
 		}
-		if x.verified, err = x.found.issuers.Verify(x.r.Context(), x.found.raw); err != nil {
+		if x.verified, err = x.found.issuers.Verify(x.asking(), x.found.raw); err != nil {
 			x.snapshot.countFailure(x.client, err)
 			return err
 		}

@@ -33,7 +33,7 @@ type snapshot struct {
 	policies map[string]*policy.Compiled   // nil for one that is at fault
 	actors   map[string]policy.ActorClaims // by issuer
 
-	issuers    map[string]*part[issuer.Options, *issuer.Issuer]
+	issuers    map[string]*part[issuerOptions, *issuer.Issuer]
 	limits     map[string]*part[limitOptions, *limit.Limiter]
 	upstreams  map[string]*part[[]string, *upstream.Pool]
 	redis      *part[config.Redis, redis.UniversalClient]   // nil without redis in the file
@@ -77,6 +77,7 @@ type builtRoute struct {
 	timeout        time.Duration
 	idleTimeout    time.Duration
 	closeOnExpiry  bool
+	introspects    bool // one of its issuers is asked about tokens
 }
 
 // stripPrefix cuts as many whole segments as strip_prefix has from an escaped

@@ -84,6 +84,31 @@ func TestOpaqueTokens(t *testing.T) {
 	}
 }
 
+// Made-up tokens cost whoever sends them nothing, and the provider a call each.
+func TestMissesAreLimited(t *testing.T) {
+	t.Parallel()
+	p := newIDP(t)
+	token := minted(opaqueToken)
+	p.says(t, p.said(), token)
+	g, _ := startFor(t, p, fill(asking, "WHEN", "opaque")+"\n      interval: 1h\n      misses:\n        rate: 3/1h")
+	get := func(token string) answer { return g.do(t, "GET /heroes/1", bearer(token)) }
+	get(token).is(t, http.StatusOK)
+	get(minted("made-up-token-1")).refused(t, http.StatusUnauthorized, "invalid_token")
+	get(minted("made-up-token-2")).refused(t, http.StatusUnauthorized, "invalid_token")
+	a := get(minted("made-up-token-3"))
+	a.refused(t, http.StatusTooManyRequests, "rate_limited")
+	if a.header.Get("Retry-After") == "" {
+		t.Error("no Retry-After")
+	}
+	// What is remembered, and what is no opaque token, is not asked about.
+	get(token).is(t, http.StatusOK)
+	get(minted("made-up-token-1")).refused(t, http.StatusUnauthorized, "invalid_token")
+	get(p.token(t)).is(t, http.StatusOK)
+	if got := p.asked.Load(); got != 3 {
+		t.Errorf("the provider was asked about %d tokens", got)
+	}
+}
+
 func TestJWTsAreAskedAbout(t *testing.T) {
 	t.Parallel()
 	p := newIDP(t)

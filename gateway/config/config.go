@@ -102,6 +102,13 @@ type Introspection struct {
 	Endpoint string        // empty: found by discovery
 	Auth     ClientAuth
 	MaxStale time.Duration // how much longer it holds while the issuer cannot be asked
+	Misses   Misses
+}
+
+// Misses limits the tokens of one address that the issuer is asked about.
+type Misses struct {
+	Rate  Rate
+	Burst int // 0: the rate's count
 }
 
 // Enabled says whether the issuer is asked about any tokens.

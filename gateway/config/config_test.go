@@ -213,6 +213,7 @@ routes:
 `)
 	equal(t, "the introspection", cfg.Issuers["a"].Introspection, Introspection{
 		When: "opaque", Interval: 30 * time.Second, Auth: ClientAuth{Method: "client_secret_basic", ClientID: "gatehouse", ClientSecret: "hidden"},
+		Misses: Misses{Rate{50, time.Second}, 200},
 	})
 }
 
@@ -292,7 +293,8 @@ func TestWhole(t *testing.T) {
 		IgnoreCnf:   true,
 		Introspection: Introspection{
 			When: "always", Interval: time.Minute, Endpoint: "https://id.example.com/introspect?tenant=a", MaxStale: 5 * time.Minute,
-			Auth: ClientAuth{Method: "private_key_jwt", ClientID: "gatehouse", KeyFile: "testdata/ok/keys/gatehouse.pem"},
+			Auth:   ClientAuth{Method: "private_key_jwt", ClientID: "gatehouse", KeyFile: "testdata/ok/keys/gatehouse.pem"},
+			Misses: Misses{Rate{10, time.Second}, 20},
 		},
 		ActorFrom: []string{"act.sub", "impersonator"},
 	}
@@ -528,7 +530,7 @@ func TestPositions(t *testing.T) {
 			t.Errorf("%s is at %v: %q, want %q", path, p, got, want)
 		}
 	}
-	equal(t, "the fault", cfg.Faultf("routes[3].upstream", "is %s", "down").Error(), "testdata/ok/whole.yaml:195:15: is down")
+	equal(t, "the fault", cfg.Faultf("routes[3].upstream", "is %s", "down").Error(), "testdata/ok/whole.yaml:198:15: is down")
 	equal(t, "the position in no file", new(Config).At("routes[0]"), Pos{})
 }
 

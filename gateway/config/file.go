@@ -86,6 +86,12 @@ type fileIntrospection struct {
 	Endpoint webURL         `yaml:"endpoint"`
 	Auth     fileClientAuth `yaml:"auth"`
 	OnError  fileStale      `yaml:"on_error"`
+	Misses   fileMisses     `yaml:"misses"`
+}
+
+type fileMisses struct {
+	Rate  rate `yaml:"rate" need:"how many tokens of one address the provider is asked about, such as 50/1s"`
+	Burst int  `yaml:"burst"`
 }
 
 type fileClientAuth struct {

@@ -164,7 +164,11 @@ func (r *reader) introspection(path string, f *fileIssuer) Introspection {
 	}
 	i := Introspection{
 		When: in.When, Interval: or(in.Interval, 30*time.Second), MaxStale: in.OnError.MaxStale,
-		Auth: ClientAuth{or(in.Auth.Method, "client_secret_basic"), in.Auth.ClientID, in.Auth.ClientSecret, ""},
+		Auth:   ClientAuth{or(in.Auth.Method, "client_secret_basic"), in.Auth.ClientID, in.Auth.ClientSecret, ""},
+		Misses: Misses{Rate{50, time.Second}, 200},
+	}
+	if r.has(at + ".misses") {
+		i.Misses = Misses{Rate(in.Misses.Rate), in.Misses.Burst}
 	}
 	if u := in.Endpoint.URL; u != nil {
 		i.Endpoint = u.String()

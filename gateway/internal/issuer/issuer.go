@@ -50,10 +50,13 @@ type Options struct {
 
 	Introspection *Introspection // nil: nobody is asked about tokens
 
-	Cache   *Cache                       // of verified tokens, shared by issuers; nil: each token is verified each time
-	Now     func() time.Time             // default time.Now
-	Log     *slog.Logger                 // default: nothing is logged
-	Client  *http.Client                 // default: its own; redirects, time and size are bounded in any case
+	Cache  *Cache           // of verified tokens, shared by issuers; nil: each token is verified each time
+	Now    func() time.Time // default time.Now
+	Log    *slog.Logger     // default: nothing is logged
+	Client *http.Client     // default: its own; redirects, time and size are bounded in any case
+	// Admit is asked before the issuer is asked about a token, with the request's
+	// context; a refusal is the request's. It may be nil.
+	Admit   func(ctx context.Context) *token.Error
 	OnFetch func(kind string, err error) // called after each fetch of kind "discovery", "jwks" or "introspection", at the same time perhaps; may be nil
 }
 

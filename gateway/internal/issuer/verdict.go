@@ -137,6 +137,11 @@ func (i *Issuer) introspect(ctx context.Context, raw token.Raw, local *facts) (*
 	if v := n.find(d); v != nil && i.o.Now().Before(v.until) {
 		return v.facts, v.refusal
 	}
+	if i.o.Admit != nil {
+		if refusal := i.o.Admit(ctx); refusal != nil {
+			return nil, refusal
+		}
+	}
 	flight := n.flights.DoChan(string(d[:]), func() (any, error) {
 		if v := n.find(d); v != nil && i.o.Now().Before(v.until) { // another call has just ended
 			return v, nil

@@ -15,7 +15,7 @@ import (
 const (
 	// scanCount is how many keys one SCAN step looks at: enough that a million
 	// keys take few round trips, so few that Redis answers others in between.
-	scanCount = 2000
+	scanCount = 250
 	// readChunk is how many keys one pipeline asks for.
 	readChunk = 1000
 	// readTimeout bounds one pipeline, and one step of a SCAN.
@@ -119,7 +119,13 @@ func (r *reader) read(ctx context.Context, keys []string) error {
 }
 
 func (r *reader) chunk(ctx context.Context, keys []string) error {
-	torn, moved, err := r.once(ctx, r.node, keys)
+	var torn, moved []string
+	var err error
+	if r.cluster == nil && len(keys) > 1 {
+		torn, err = r.many(ctx, keys)
+	} else {
+		torn, moved, err = r.once(ctx, r.node, keys)
+	}
 	for range 3 {
 		switch {
 		case err != nil:
@@ -187,6 +193,46 @@ func (r *reader) once(ctx context.Context, client redis.UniversalClient, keys []
 		}
 	}
 	return torn, moved, nil
+}
+
+// many is once for the many keys of a load, with one MGET in place of a
+// thousand GETs: it takes Redis half the time. torn are also the keys of another
+// type than string, whose value MGET does not tell from none. A node of a
+// Cluster refuses an MGET over several slots.
+func (r *reader) many(ctx context.Context, keys []string) (torn []string, err error) {
+	ttls := make([]*redis.DurationCmd, len(keys))
+	var values *redis.SliceCmd
+	_ = within(ctx, readTimeout, func(ctx context.Context) error {
+		_, err := r.node.Pipelined(ctx, func(p redis.Pipeliner) error {
+			for i, key := range keys {
+				ttls[i] = p.PTTL(ctx, key)
+			}
+			values = p.MGet(ctx, keys...)
+			return nil
+		})
+		return err
+	})
+	for i, key := range keys {
+		ttl, err := ttls[i].Result()
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the revocations (PTTL): %w", err)
+		}
+		if values.Err() != nil {
+			return nil, fmt.Errorf("cannot read the revocations (MGET): %w", values.Err())
+		}
+		value, there := values.Val()[i].(string)
+		if !there && ttl == noKey {
+			continue
+		}
+		if !there || ttl == noKey {
+			torn = append(torn, key)
+			continue
+		}
+		if err := r.apply(key, value, false, ttl); err != nil {
+			return nil, err
+		}
+	}
+	return torn, nil
 }
 
 // noKey is PTTL's answer for a key that is not there (as go-redis gives it).

@@ -270,7 +270,7 @@ func TestStartWaitsForTheLoad(t *testing.T) {
 
 func TestPermissions(t *testing.T) {
 	// What the documentation says that the user needs.
-	const whole = "+ping +client|id +client|info +client|tracking +subscribe +scan +get +pttl +info"
+	const whole = "+ping +client|id +client|info +client|tracking +subscribe +scan +get +mget +pttl +info"
 	for _, c := range []struct {
 		name, rules string
 		mode        Sync
