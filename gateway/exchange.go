@@ -169,7 +169,7 @@ func (x *exchange) take(limiters []*limit.Limiter) error {
 // claimHeaders encodes the token's claims for the backend.
 func (x *exchange) claimHeaders() (err error) {
 	var collisions []string
-	x.headers, collisions, err = x.snapshot.inject.Encode(x.verified, x.route.severalIssuers)
+	x.headers, collisions, err = x.snapshot.inject.Encode(x.verified, x.route.severalIssuers, inject.Act{Issuer: x.actor.Issuer, Subject: x.actor.Subject})
 	if len(collisions) > 0 {
 		x.gateway.metrics.collisions.Add(float64(len(collisions)))
 		x.gateway.log.Warn("claims fold to one header name; neither is sent", "request_id", x.requestID, "issuer", x.verified.Issuer, "claims", bounded(strings.Join(collisions, " ")))

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"gatehouse/gateway/config"
+	"gatehouse/gateway/internal/inject"
 	"gatehouse/gateway/token"
 )
 
@@ -80,7 +81,8 @@ func Inspect(ctx context.Context, cfg *config.Config, raw, name string) (Inspect
 		}
 		pass("revocation", "not revoked")
 	}
-	headers, collisions, err := s.inject.Encode(v, false)
+	actor, _ := s.actors[v.Issuer].Find(v.Claims)
+	headers, collisions, err := s.inject.Encode(v, false, inject.Act{Issuer: actor.Issuer, Subject: actor.Subject})
 	if err != nil {
 		return fail(err)
 	}

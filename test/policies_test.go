@@ -204,28 +204,37 @@ func TestStepUpChallenge(t *testing.T) {
 
 func TestDelegation(t *testing.T) {
 	t.Parallel()
-	g, _, p := startPolicies(t)
+	g, b, p := startPolicies(t)
+	const other = "https://other.example"
 	for _, c := range []struct {
 		claims claims
 		open   string
+		actor  string // subject and issuer, as the backend learns
 	}{
-		{claims{}, "/self /desk /anybody"},
-		{claims{"act": claims{"sub": "helpdesk"}}, "/desk /anybody"},
-		{claims{"act": claims{"sub": "helpdesk", "iss": p.URL}}, "/desk /anybody"},
-		{claims{"act": claims{"sub": "batch", "iss": "https://other.example"}}, "/desk /anybody"},
-		{claims{"act": claims{"sub": "helpdesk", "iss": "https://other.example"}}, "/anybody"},
-		{claims{"act": claims{"sub": "batch"}}, "/anybody"},
-		{claims{"act": claims{"sub": "eve", "act": claims{"sub": "helpdesk"}}}, "/anybody"},
-		{claims{"act": "helpdesk"}, "/anybody"},
-		{claims{"act": claims{}}, "/anybody"},
-		{claims{"impersonator": "helpdesk"}, "/desk /anybody"},
-		{claims{"impersonator": "eve"}, "/anybody"},
-		{claims{"act": claims{"sub": "eve"}, "impersonator": "helpdesk"}, "/anybody"},
+		{claims{}, "/self /desk /anybody", ""},
+		{claims{"act_sub": "helpdesk"}, "/self /desk /anybody", ""}, // an ordinary claim, which no backend must mistake
+		{claims{"act": claims{"sub": "helpdesk"}}, "/desk /anybody", "helpdesk " + p.URL},
+		{claims{"act": claims{"sub": "helpdesk", "iss": p.URL}}, "/desk /anybody", "helpdesk " + p.URL},
+		{claims{"act": claims{"sub": "batch", "iss": other}}, "/desk /anybody", "batch " + other},
+		{claims{"act": claims{"sub": "helpdesk", "iss": other}}, "/anybody", "helpdesk " + other},
+		{claims{"act": claims{"sub": "batch"}}, "/anybody", "batch " + p.URL},
+		{claims{"act": claims{"sub": "eve", "act": claims{"sub": "helpdesk"}}}, "/anybody", "eve " + p.URL},
+		{claims{"act": "helpdesk"}, "/anybody", ""},
+		{claims{"act": claims{}}, "/anybody", ""},
+		{claims{"impersonator": "helpdesk"}, "/desk /anybody", "helpdesk " + p.URL},
+		{claims{"impersonator": "eve"}, "/anybody", "eve " + p.URL},
+		{claims{"act": claims{"sub": "eve"}, "impersonator": "helpdesk"}, "/anybody", "eve " + p.URL},
 	} {
 		for _, path := range []string{"/self", "/desk", "/anybody"} {
 			a := g.do(t, "GET "+path, bearer(p.token(t, c.claims)))
 			if strings.Contains(c.open+" ", path+" ") {
 				a.is(t, http.StatusOK)
+				if actor := strings.Fields(c.actor + " - -"); actor[0] != "-" {
+					b.last(t).has(t, "x-jwt-act-sub", actor[0])
+					b.last(t).has(t, "x-jwt-act-iss", actor[1])
+				} else {
+					b.last(t).lacks(t, "x-jwt-act-sub")
+				}
 			} else {
 				a.refused(t, http.StatusForbidden, "policy_denied")
 			}

@@ -33,8 +33,12 @@ type candidate struct {
 // claim was sent if there was exactly one, else none. The error is a
 // *[TooLarge].
 //
+// act is who acts in the subject's name, which the token alone decides; it is
+// sent as act-iss and act-sub unless the options name these for something else,
+// and no other claim can take the two names.
+//
 // What a token gives is remembered with it; the caller must not change it.
-func (r *Rules) Encode(v *token.Verified, alwaysIss bool) (headers []Header, collisions []string, err error) {
+func (r *Rules) Encode(v *token.Verified, alwaysIss bool, act Act) (headers []Header, collisions []string, err error) {
 	owner := &r.owners[0]
 	if alwaysIss {
 		owner = &r.owners[1]
@@ -42,10 +46,13 @@ func (r *Rules) Encode(v *token.Verified, alwaysIss bool) (headers []Header, col
 	if e, ok := v.Recall(owner).(*encoded); ok {
 		return e.headers, e.collisions, e.err
 	}
-	headers, collisions, err = r.encode(v, alwaysIss)
+	headers, collisions, err = r.encode(v, alwaysIss, act)
 	v.Remember(owner, &encoded{headers, collisions, err})
 	return headers, collisions, err
 }
+
+// Act is the actor of a token (RFC 8693 §4.1); empty where nobody acts.
+type Act struct{ Issuer, Subject string }
 
 // encoded is what Encode returned for a token.
 type encoded struct {
@@ -54,11 +61,16 @@ type encoded struct {
 	err        error
 }
 
-func (r *Rules) encode(v *token.Verified, alwaysIss bool) (headers []Header, collisions []string, err error) {
+func (r *Rules) encode(v *token.Verified, alwaysIss bool, act Act) (headers []Header, collisions []string, err error) {
 	candidates := make([]candidate, 0, 16)
 	if alwaysIss {
 		value := encode(v.Claims.Get("iss"), false, false)
 		candidates = append(candidates, candidate{Header{r.iss, cmp.Or(value, "none")}, true})
+	}
+	for i, value := range [2]string{act.Issuer, act.Subject} {
+		if name := r.act[i]; name != "" {
+			candidates = append(candidates, candidate{Header{name, string(escape(nil, value, false))}, true})
+		}
 	}
 	if r.all {
 		for claim, value := range v.Claims.All() {

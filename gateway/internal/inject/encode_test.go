@@ -100,7 +100,7 @@ func TestEncodeAllClaims(t *testing.T) {
 		{"the token's order", `{"b":1,"a":2}`, "X-Jwt-B: 1\nX-Jwt-A: 2"},
 	} {
 		t.Run(test.rule, func(t *testing.T) {
-			headers, collisions, err := rules(t, Options{}).Encode(verified(t, test.claims), false)
+			headers, collisions, err := rules(t, Options{}).Encode(verified(t, test.claims), false, Act{})
 			if err != nil || collisions != nil {
 				t.Fatalf("collisions %q, error %v", collisions, err)
 			}
@@ -133,7 +133,7 @@ func TestEncodeCollisions(t *testing.T) {
 		{"iss is not asked for", `{"sub":"a"}`, false, "X-Jwt-Sub: a", nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			headers, collisions, err := rules(t, Options{}).Encode(verified(t, test.claims), test.alwaysIss)
+			headers, collisions, err := rules(t, Options{}).Encode(verified(t, test.claims), test.alwaysIss, Act{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -170,7 +170,7 @@ func TestEncodeChosenClaims(t *testing.T) {
 		{"iss though not chosen", `{"sub":"jane","iss":"https://id.example"}`, true, "X-Jwt-Iss: https://id.example\nX-Jwt-User: jane"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			headers, collisions, err := r.Encode(verified(t, test.claims), test.alwaysIss)
+			headers, collisions, err := r.Encode(verified(t, test.claims), test.alwaysIss, Act{})
 			if err != nil || collisions != nil {
 				t.Fatalf("collisions %q, error %v", collisions, err)
 			}
@@ -182,18 +182,18 @@ func TestEncodeChosenClaims(t *testing.T) {
 
 	t.Run("chosen iss comes once", func(t *testing.T) {
 		r := rules(t, Options{Claims: map[string]Claim{"iss": {Path: path("iss")}}})
-		headers, collisions, err := r.Encode(verified(t, `{"iss":"i"}`), true)
+		headers, collisions, err := r.Encode(verified(t, `{"iss":"i"}`), true, Act{})
 		if got := lines(headers); got != "X-Jwt-Iss: i" || collisions != nil || err != nil {
 			t.Errorf("%q, collisions %q, error %v", got, collisions, err)
 		}
 	})
 	t.Run("another claim as iss gives way where iss is needed", func(t *testing.T) {
 		r := rules(t, Options{Claims: map[string]Claim{"iss": {Path: path("tenant")}}})
-		headers, collisions, err := r.Encode(verified(t, `{"iss":"i","tenant":"t"}`), true)
+		headers, collisions, err := r.Encode(verified(t, `{"iss":"i","tenant":"t"}`), true, Act{})
 		if got := lines(headers); got != "X-Jwt-Iss: i" || !slices.Equal(collisions, []string{"X-Jwt-Iss"}) || err != nil {
 			t.Errorf("%q, collisions %q, error %v", got, collisions, err)
 		}
-		headers, _, _ = r.Encode(verified(t, `{"iss":"i","tenant":"t"}`), false)
+		headers, _, _ = r.Encode(verified(t, `{"iss":"i","tenant":"t"}`), false, Act{})
 		if got := lines(headers); got != "X-Jwt-Iss: t" {
 			t.Errorf("without need %q", got)
 		}
@@ -203,15 +203,15 @@ func TestEncodeChosenClaims(t *testing.T) {
 func TestEncodeMaxBytes(t *testing.T) {
 	const claims = `{"sub":"0123456789","n":null}`
 	fits := len("X-Jwt-Sub") + len("0123456789")
-	if headers, _, err := rules(t, Options{MaxBytes: fits}).Encode(verified(t, claims), false); err != nil || len(headers) != 1 {
+	if headers, _, err := rules(t, Options{MaxBytes: fits}).Encode(verified(t, claims), false, Act{}); err != nil || len(headers) != 1 {
 		t.Errorf("%d bytes: %v, %v", fits, headers, err)
 	}
-	headers, _, err := rules(t, Options{MaxBytes: fits - 1}).Encode(verified(t, claims), false)
+	headers, _, err := rules(t, Options{MaxBytes: fits - 1}).Encode(verified(t, claims), false, Act{})
 	var large *TooLarge
 	if !errors.As(err, &large) || *large != (TooLarge{fits, fits - 1}) || headers != nil {
 		t.Errorf("%d bytes: %v, %v", fits-1, headers, err)
 	}
-	if _, _, err := rules(t, Options{}).Encode(verified(t, `{"s":"`+strings.Repeat("é", DefaultMaxBytes/6+1)+`"}`), false); !errors.As(err, &large) {
+	if _, _, err := rules(t, Options{}).Encode(verified(t, `{"s":"`+strings.Repeat("é", DefaultMaxBytes/6+1)+`"}`), false, Act{}); !errors.As(err, &large) {
 		t.Errorf("the encoded length counts, and 0 means the default: %v", err)
 	}
 }
@@ -256,7 +256,7 @@ func TestEncodedValuesTravel(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		headers, _, err := rules(t, Options{MaxBytes: 1 << 20}).Encode(verified(t, `{"s":`+string(quoted)+`,"r":["one",`+string(quoted)+`]}`), false)
+		headers, _, err := rules(t, Options{MaxBytes: 1 << 20}).Encode(verified(t, `{"s":`+string(quoted)+`,"r":["one",`+string(quoted)+`]}`), false, Act{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -304,7 +304,7 @@ func FuzzEncode(f *testing.F) {
 			t.Skip("no JSON string holds bad UTF-8")
 		}
 		claims := `{"s":` + string(qa) + `,"aud":` + string(qa) + `,"r":[` + string(qa) + `,` + string(qb) + `,[` + string(qa) + `,1]],"o":{` + string(qa) + `:` + string(qb) + `}}`
-		headers, _, err := r.Encode(verified(t, claims), false)
+		headers, _, err := r.Encode(verified(t, claims), false, Act{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -390,8 +390,46 @@ func BenchmarkEncode(b *testing.B) {
 	v := verified(b, `{"iss":"https://id.example.com","sub":"jane","aud":["https://api.example.com"],"exp":1793756236,"iat":1793752636,"jti":"c0ffee","client_id":"web","privileges":["CREATE_HERO","ASSIGN_HERO"],"userName":"Zoë"}`)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, _, err := r.Encode(v, false); err != nil {
+		if _, _, err := r.Encode(v, false, Act{}); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// Who acts in the subject's name is the gateway's finding: no claim can say it.
+func TestActor(t *testing.T) {
+	claim := func(s string) token.Path {
+		p, err := token.ParsePath(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	chosen := func(claims map[string]Claim) Options { return Options{Claims: claims} }
+	desk := Act{Issuer: "https://desk.example", Subject: "help,desk%é"}
+	const sent = "X-Jwt-Act-Iss: https://desk.example\nX-Jwt-Act-Sub: help,desk%25%C3%A9"
+	for _, c := range []struct {
+		name       string
+		options    Options
+		claims     string
+		act        Act
+		want       string
+		collisions []string
+	}{
+		{"nobody acts", Options{}, `{}`, Act{}, "", nil},
+		{"somebody acts", Options{}, `{}`, desk, sent, nil},
+		{"with a map", chosen(map[string]Claim{"sub": {Path: claim("sub")}}), `{"sub":"alice"}`, desk, sent + "\nX-Jwt-Sub: alice", nil},
+		{"a claim says that somebody acts", Options{}, `{"act_sub":"root","act.iss":"https://evil.example"}`, Act{}, "", []string{"X-Jwt-Act-Sub", "X-Jwt-Act-Iss"}},
+		{"a claim says that another acts", Options{}, `{"act_sub":"root"}`, desk, sent, []string{"X-Jwt-Act-Sub"}},
+		{"the map gives the name to a claim", chosen(map[string]Claim{"act-sub": {Path: claim("may_act.sub")}}), `{"may_act":{"sub":"bob"}}`, desk,
+			"X-Jwt-Act-Iss: https://desk.example\nX-Jwt-Act-Sub: bob", nil},
+		{"nobody knows who acts", Options{}, `{}`, Act{Issuer: "https://desk.example"}, "X-Jwt-Act-Iss: https://desk.example", nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			headers, collisions, err := rules(t, c.options).Encode(verified(t, c.claims), false, c.act)
+			if got := lines(headers); got != c.want || !slices.Equal(collisions, c.collisions) || err != nil {
+				t.Errorf("got\n%s\ncollisions %q, error %v; want\n%s\n%q", got, collisions, err, c.want, c.collisions)
+			}
+		})
 	}
 }

@@ -40,10 +40,11 @@ type Header struct{ Name, Value string }
 // Rules are compiled [Options], immutable and safe for concurrent use.
 type Rules struct {
 	prefix   string
-	iss      string   // the canonical name of the header that carries iss
-	all      bool     // every top-level claim
-	claims   []chosen // else these, sorted by their keys
-	named    []string // names given in Options.Claims, lower case
+	iss      string    // the canonical name of the header that carries iss
+	act      [2]string // the canonical names of act-iss and act-sub; "" where a claim was chosen for it
+	all      bool      // every top-level claim
+	claims   []chosen  // else these, sorted by their keys
+	named    []string  // names given in Options.Claims, lower case
 	maxBytes int
 	owners   [2]owner // of what tokens remember: without and with iss always
 }
@@ -74,6 +75,7 @@ func New(o Options) (*Rules, error) {
 		r.maxBytes = DefaultMaxBytes
 	}
 	r.iss = r.header("iss")
+	r.act = [2]string{r.header("act-iss"), r.header("act-sub")}
 	taken := map[string]string{}
 	for _, key := range slices.Sorted(maps.Keys(o.Claims)) {
 		c := chosen{Claim: o.Claims[key]}
@@ -95,6 +97,11 @@ func New(o Options) (*Rules, error) {
 			return nil, fmt.Errorf("%s and %s would both be sent as %s", other, key, c.header)
 		}
 		taken[folded(c.header)] = key
+		for i, name := range r.act {
+			if folded(c.header) == folded(name) {
+				r.act[i] = ""
+			}
+		}
 		r.claims = append(r.claims, c)
 	}
 	return r, nil
