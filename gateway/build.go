@@ -427,9 +427,8 @@ func (b *builder) route(s *snapshot, c *config.Route) *builtRoute {
 		timeout:        c.Timeout,
 		idleTimeout:    c.IdleTimeout,
 		closeOnExpiry:  c.CloseOnExpiry,
-	}
-	if c.StripPrefix != "" {
-		rt.stripSegments = strings.Count(c.StripPrefix, "/")
+		rewrite:        newRewrite(c),
+		cors:           newCORS(c.CORS, c.Match),
 	}
 	for _, i := range c.Issuers {
 		rt.mayGrant[i.Name] = i.MayGrant

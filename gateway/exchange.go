@@ -34,6 +34,7 @@ type exchange struct {
 	trace     trace
 
 	route      *builtRoute // nil until one matched
+	asksFirst  bool        // a CORS preflight, which the gateway answers
 	path       string      // the canonical escaped path
 	verified   *token.Verified
 	actor      policy.Actor    // who acts in the token's subject's name
@@ -144,7 +145,15 @@ func (x *exchange) canonical() error {
 	return nil
 }
 
+// match finds the request's route; a preflight's is that of the request it asks
+// about, if that answers preflights itself.
 func (x *exchange) match() error {
+	if isPreflight(x.r) {
+		if m, err := x.snapshot.table.Match(forMethod(x.r)); err == nil && x.snapshot.routes[m.Index].cors != nil {
+			x.route, x.path, x.asksFirst = x.snapshot.routes[m.Index], m.Path, true
+			return nil
+		}
+	}
 	m, err := x.snapshot.table.Match(x.r)
 	if err != nil {
 		return err
@@ -179,7 +188,9 @@ func (x *exchange) claimHeaders() (err error) {
 
 func (x *exchange) forward() error {
 	call := upstream.Call{
-		Path:        x.route.stripPrefix(x.path),
+		Path:        x.route.rewrite.path(x.path),
+		Host:        x.route.rewrite.host,
+		TargetHost:  x.route.rewrite.targetHost,
 		Strip:       x.snapshot.inject,
 		Headers:     x.headers,
 		Trusted:     x.trusted,
@@ -193,19 +204,27 @@ func (x *exchange) forward() error {
 	if x.verified != nil && x.route.closeOnExpiry {
 		call.Lasts, call.Renew = x.lasts(), x.renew
 	}
-	if x.found != nil {
-		if !x.route.forwardToken {
-			call.Request = x.found.source.Remove
-		}
-	}
+	call.Request = x.edit
 	call.Response = x.mark
 	x.audit(allowed)
 	x.forwarding = true
 	return x.route.upstream.Forward(x.w, x.r, call)
 }
 
+// edit changes the request's headers on their way to the target. It runs before
+// the gateway's own are set.
+func (x *exchange) edit(r *http.Request) {
+	if x.found != nil && !x.route.forwardToken {
+		x.found.source.Remove(r)
+	}
+	x.route.rewrite.request.apply(r.Header)
+}
+
 // mark changes the target's headers on their way to the client.
 func (x *exchange) mark(res *http.Response) {
+	x.route.rewrite.cookies.apply(res.Header)
+	x.route.rewrite.response.apply(res.Header)
+	x.shareCORS(res.Header)
 	if limited, policy := x.decision.Headers(); limited != "" {
 		// Both are lists: a backend may have limits of its own to tell of.
 		res.Header.Add("RateLimit", limited)

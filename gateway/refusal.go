@@ -145,6 +145,10 @@ func (x *exchange) refuse(err error) {
 	}
 	h := x.w.Header()
 	clear(h) // what a failed forward may have left there
+	if x.route != nil {
+		x.route.rewrite.response.apply(h)
+		x.shareCORS(h)
+	}
 	x.leaveBody(h)
 	if challenge := f.challenge(answer.challenge); challenge != "" {
 		h.Set("WWW-Authenticate", challenge)

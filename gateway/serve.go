@@ -27,6 +27,10 @@ func (x *exchange) serve() error {
 	if err := x.match(); err != nil {
 		return err
 	}
+	if x.asksFirst {
+		x.preflight()
+		return nil
+	}
 	rt := x.route
 	if err := x.take(rt.limits.before); err != nil {
 		return err

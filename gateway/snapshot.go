@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/rs/cors"
 
 	"gatehouse/gateway/config"
 	"gatehouse/gateway/internal/inject"
@@ -72,28 +73,13 @@ type builtRoute struct {
 	policy         *policy.Compiled // nil: none
 	limits         struct{ before, after []*limit.Limiter }
 	upstream       *upstream.Pool
-	stripSegments  int
+	rewrite        rewrite
+	cors           *cors.Cors // nil: the backend's own matter
 	forwardToken   bool
 	timeout        time.Duration
 	idleTimeout    time.Duration
 	closeOnExpiry  bool
 	introspects    bool // one of its issuers is asked about tokens
-}
-
-// stripPrefix cuts as many whole segments as strip_prefix has from an escaped
-// path, which begins with them in some spelling since the route matched.
-func (rt *builtRoute) stripPrefix(path string) string {
-	for range rt.stripSegments {
-		i := 1
-		for i < len(path) && path[i] != '/' {
-			i++
-		}
-		path = path[i:]
-	}
-	if path == "" {
-		return "/"
-	}
-	return path
 }
 
 // revoked refuses a token that was withdrawn, and forgets it.

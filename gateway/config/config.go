@@ -223,7 +223,33 @@ type Defaults struct {
 	Timeout     time.Duration
 	IdleTimeout time.Duration
 	// CloseOnExpiry ends what outlives its token; default true.
-	CloseOnExpiry bool
+	CloseOnExpiry   bool
+	RequestHeaders  HeaderEdits
+	ResponseHeaders HeaderEdits
+	CORS            *CORS
+}
+
+// HeaderEdits are changes to headers, by their canonical names: first what is
+// removed, then what replaces, then what comes beside.
+type HeaderEdits struct {
+	Set, Add map[string]string
+	Remove   []string
+}
+
+// Cookies are changes to a backend's Set-Cookie (RFC 6265 §4.1.2).
+type Cookies struct {
+	Domain map[string]string // whole domains, lower case
+	Path   map[string]string // beginnings of paths, in whole segments
+}
+
+// CORS says which pages of other origins may read a route's responses (the
+// CORS protocol, https://fetch.spec.whatwg.org/#http-cors-protocol).
+type CORS struct {
+	AllowOrigins     []string // "*", origins, or origins with * as their first label
+	AllowHeaders     []string // of requests; "*" for all
+	ExposeHeaders    []string // of responses
+	AllowCredentials bool
+	MaxAge           time.Duration // how long a browser may remember a preflight; 0: its own default
 }
 
 // Route is one row of the route table, with the defaults applied.
@@ -246,6 +272,13 @@ type Route struct {
 	IdleTimeout  time.Duration
 	// CloseOnExpiry ends what outlives its token; means nothing on public routes.
 	CloseOnExpiry bool
+
+	AddPrefix       string // without a trailing slash
+	RewriteHost     string // "": the client's; "target": the target's own
+	RequestHeaders  HeaderEdits
+	ResponseHeaders HeaderEdits // of refusals, too
+	Cookies         Cookies
+	CORS            *CORS // nil: the backend's own matter
 }
 
 // Delegation says who may act in another's name.

@@ -158,6 +158,10 @@ type fileDefaults struct {
 	IdleTimeout time.Duration `yaml:"idle_timeout"`
 
 	CloseOnExpiry bool `yaml:"close_on_expiry"`
+
+	RequestHeaders  fileHeaderEdits `yaml:"request_headers"`
+	ResponseHeaders fileHeaderEdits `yaml:"response_headers"`
+	CORS            fileCORS        `yaml:"cors"`
 }
 
 type fileRoute struct {
@@ -181,6 +185,13 @@ type fileRoute struct {
 	IdleTimeout  time.Duration `yaml:"idle_timeout"`
 
 	CloseOnExpiry bool `yaml:"close_on_expiry"`
+
+	AddPrefix       string          `yaml:"add_prefix"`
+	RewriteHost     string          `yaml:"rewrite_host"`
+	RequestHeaders  fileHeaderEdits `yaml:"request_headers"`
+	ResponseHeaders fileHeaderEdits `yaml:"response_headers"`
+	RewriteCookies  fileCookies     `yaml:"rewrite_cookies"`
+	CORS            fileCORS        `yaml:"cors"`
 }
 
 // address is a host:port to listen on.

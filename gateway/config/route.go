@@ -50,6 +50,7 @@ func (r *reader) routes(files []fileRoute, c *Config) {
 		if r.ok(path + ".strip_prefix") {
 			route.StripPrefix = r.stripPrefix(path, f.StripPrefix, route.Match.Path)
 		}
+		r.rewrites(path, route, f, c)
 		r.unique(path+".match", "match", methodsSorted(route.Match).Pattern(), patterns, n)
 		if !r.has(path + ".name") {
 			route.Name = route.Match.Pattern()
@@ -70,6 +71,28 @@ func (r *reader) routes(files []fileRoute, c *Config) {
 			route.Issuers = lookup(r, "issuer", path+".issuers", f.Issuers, c.Issuers)
 		}
 		r.protected(path, route, f, c)
+	}
+}
+
+// rewrites reads what is changed on a request's way and on its answer's.
+func (r *reader) rewrites(path string, route *Route, f *fileRoute, c *Config) {
+	if r.ok(path + ".add_prefix") {
+		route.AddPrefix = r.addPrefix(path+".add_prefix", f.AddPrefix)
+	}
+	route.RewriteHost = r.rewriteHost(path+".rewrite_host", f.RewriteHost)
+	route.Cookies = r.cookies(path+".rewrite_cookies", &f.RewriteCookies)
+	route.RequestHeaders, route.ResponseHeaders, route.CORS = c.Defaults.RequestHeaders, c.Defaults.ResponseHeaders, c.Defaults.CORS
+	if at := path + ".request_headers"; r.has(at) {
+		route.RequestHeaders = r.requestEdits(at, &f.RequestHeaders, &c.Headers)
+	}
+	if at := path + ".cors"; r.has(at) {
+		route.CORS = r.cors(at, &f.CORS)
+	}
+	if at := path + ".response_headers"; r.has(at) {
+		route.ResponseHeaders = r.responseEdits(at, &f.ResponseHeaders, &c.Headers, route.CORS != nil)
+	}
+	if at := path + ".request_headers"; route.ForwardToken && route.RequestHeaders.sets("Authorization") {
+		r.fault(r.first(at, path+".forward_token"), "%s sets Authorization, and forward_token sends the caller's token there; leave out one of the two", at)
 	}
 }
 

@@ -26,10 +26,12 @@ const (
 // Call is one request's way to its target.
 type Call struct {
 	Path        string               // the escaped path to ask for; a target's own path is put before it
+	Host        string               // sent as Host in place of the client's; "": the client's
+	TargetHost  bool                 // send the target's own as Host
 	Strip       *inject.Rules        // what is dropped from headers and trailers, both ways
 	Headers     []inject.Header      // set after everything was dropped
 	Trusted     bool                 // the peer is a trusted proxy, whose forwarding headers are extended
-	Request     func(*http.Request)  // last changes to the outgoing request, such as taking the token out; may be nil
+	Request     func(*http.Request)  // changes to the outgoing request before the gateway's own headers are set, such as taking the token out; may be nil
 	Response    func(*http.Response) // last changes to the target's headers; may be nil
 	RequestID   string               // X-Request-Id
 	Traceparent string               // W3C Trace Context §3.2
@@ -78,11 +80,11 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 		BufferPool: &p.buffers,
 		ErrorLog:   c.ErrorLog,
 		Rewrite: func(pr *httputil.ProxyRequest) {
-			rewriteURL(pr, target, c.Path)
-			rewriteHeaders(pr, c)
+			rewriteURL(pr, target, c)
 			if c.Request != nil {
 				c.Request(pr.Out)
 			}
+			rewriteHeaders(pr, c)
 			if hasBody && pr.Out.Body != nil {
 				body = &requestBody{ReadCloser: pr.Out.Body, dog: dog, onEOF: trailerCopier(pr)}
 				pr.Out.Body = body
@@ -154,14 +156,20 @@ func classify(ctx context.Context, r *http.Request, dog *watchdog, body *request
 // rewriteURL aims the request at the target, with path and query byte for
 // byte: httputil would re-encode some paths, and has dropped a query that
 // net/url cannot parse.
-func rewriteURL(pr *httputil.ProxyRequest, target *url.URL, path string) {
+func rewriteURL(pr *httputil.ProxyRequest, target *url.URL, c Call) {
 	out := pr.Out.URL
 	out.Scheme, out.Host = target.Scheme, target.Host
-	out.RawPath = strings.TrimSuffix(target.EscapedPath(), "/") + path
+	out.RawPath = strings.TrimSuffix(target.EscapedPath(), "/") + c.Path
 	if decoded, err := url.PathUnescape(out.RawPath); err == nil { // the path was checked before
 		out.Path = decoded
 	}
 	out.RawQuery, out.ForceQuery = pr.In.URL.RawQuery, pr.In.URL.ForceQuery
+	switch {
+	case c.TargetHost:
+		pr.Out.Host = target.Host
+	case c.Host != "":
+		pr.Out.Host = c.Host
+	}
 }
 
 // rewriteHeaders drops what the gateway owns and sets it anew. It runs after
