@@ -424,6 +424,7 @@ func (b *builder) route(s *snapshot, c *config.Route) *builtRoute {
 		upstream:       b.upstream(s, c.Upstream),
 		introspects:    slices.ContainsFunc(c.Issuers, func(i *config.Issuer) bool { return i.Introspection.Enabled() }),
 		forwardToken:   c.ForwardToken,
+		maxBody:        c.MaxBody,
 		timeout:        c.Timeout,
 		idleTimeout:    c.IdleTimeout,
 		closeOnExpiry:  c.CloseOnExpiry,

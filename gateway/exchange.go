@@ -162,6 +162,19 @@ func (x *exchange) match() error {
 	return nil
 }
 
+// boundBody holds the body to the route's max_body: at once where its length is
+// declared, else while it is sent.
+func (x *exchange) boundBody() error {
+	switch limit := x.route.maxBody; {
+	case limit == 0 || x.r.ContentLength == 0:
+	case x.r.ContentLength > limit:
+		return refuse(bodyTooLarge, "the body has %d bytes; max_body is %d", x.r.ContentLength, limit)
+	default:
+		x.r.Body = http.MaxBytesReader(x.w.ResponseWriter, x.r.Body, limit)
+	}
+	return nil
+}
+
 // take asks the limits of one place; a request that is asked for in two is told
 // of the tightest limit of both.
 func (x *exchange) take(limiters []*limit.Limiter) error {

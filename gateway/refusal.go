@@ -27,6 +27,7 @@ const (
 	crossOrigin      token.Reason = "cross_origin"
 	rateLimited      token.Reason = "rate_limited"
 	headerTooLarge   token.Reason = "header_too_large"
+	bodyTooLarge     token.Reason = "body_too_large"
 	upstreamRefused  token.Reason = "upstream_refused"
 	upstreamTimeout  token.Reason = "upstream_timeout"
 	internalError    token.Reason = "internal_error"
@@ -56,6 +57,7 @@ var answers = map[token.Reason]struct {
 	policyDenied:                 {403, "The access token's bearer may not do this here.", "insufficient_scope"},
 	crossOrigin:                  {403, "A request from another origin cannot use the token of a cookie.", ""},
 	rateLimited:                  {429, "Too many requests.", ""},
+	bodyTooLarge:                 {413, "The request's body is larger than is allowed here.", ""},
 	headerTooLarge:               {431, "The access token's claims are too large to be passed on.", ""},
 	token.IssuerUnavailable:      {503, "The access token cannot be checked at present.", ""},
 	token.StoreUnavailable:       {503, "What decides about this request cannot be asked at present.", ""},
@@ -100,6 +102,7 @@ func asRefusal(err error) *refusal {
 		notAllowed *route.MethodNotAllowed
 		limited    *limit.Refused
 		tooLarge   *inject.TooLarge
+		tooMuch    *http.MaxBytesError
 		failed     *upstream.Error
 	)
 	switch {
@@ -117,6 +120,8 @@ func asRefusal(err error) *refusal {
 		return &refusal{reason: rateLimited, detail: limited.Error(), retryAfter: limited.RetryAfter, limit: limited}
 	case errors.As(err, &tooLarge):
 		return refuse(headerTooLarge, "%v", tooLarge)
+	case errors.As(err, &tooMuch):
+		return refuse(bodyTooLarge, "the body has more than %d bytes", tooMuch.Limit)
 	case errors.As(err, &failed):
 		reason := map[upstream.Failure]token.Reason{
 			upstream.Refused:       upstreamRefused,

@@ -31,6 +31,9 @@ func (x *exchange) serve() error {
 		x.preflight()
 		return nil
 	}
+	if err := x.boundBody(); err != nil {
+		return err
+	}
 	rt := x.route
 	if err := x.take(rt.limits.before); err != nil {
 		return err

@@ -76,6 +76,7 @@ type builtRoute struct {
 	rewrite        rewrite
 	cors           *cors.Cors // nil: the backend's own matter
 	forwardToken   bool
+	maxBody        int64 // bytes; 0: any
 	timeout        time.Duration
 	idleTimeout    time.Duration
 	closeOnExpiry  bool

@@ -187,3 +187,54 @@ func TestDiscoveryMustBeTheIssuers(t *testing.T) {
 		})
 	}
 }
+
+func TestBodiesAreBounded(t *testing.T) {
+	t.Parallel()
+	b := newBackend(t)
+	g := start(t, fill(`
+defaults:
+  max_body: 1000B
+routes:
+  - match: /small
+    public: true
+    upstream: BACKEND
+  - match: /large
+    public: true
+    max_body: 2KiB
+    upstream: BACKEND
+`, "BACKEND", b.URL))
+	declared := func(n int) string { return "Content-Length: " + itoa(int64(n)) + "\r\n\r\n" + strings.Repeat("x", n) }
+	chunked := func(n int) string {
+		return "Transfer-Encoding: chunked\r\n\r\n" + strings.Repeat("64\r\n"+strings.Repeat("x", 100)+"\r\n", n/100) + "0\r\n\r\n"
+	}
+	for _, c := range []struct {
+		path, body string
+		status     int
+	}{
+		{"/small", declared(1000), 200},
+		{"/small", declared(1001), 413},
+		{"/small", chunked(1000), 200},
+		{"/small", chunked(1100), 413},
+		{"/large", declared(2048), 200},
+		{"/large", declared(2049), 413},
+		{"/large", chunked(2000), 200},
+		{"/large", chunked(2100), 413},
+		{"/small", "Content-Length: 1000000000000\r\nExpect: 100-continue\r\n\r\n", 413}, // nothing of it need be sent
+	} {
+		before := b.count()
+		a := g.send(t, "POST "+c.path+" HTTP/1.1\r\nHost: gatehouse.example\r\nConnection: close\r\n"+c.body)
+		if c.status == 413 {
+			a.refused(t, 413, "body_too_large")
+			for _, r := range b.all()[before:] { // what reached the backend must not look whole
+				if !strings.Contains(r.raw, "Transfer-Encoding: chunked") || strings.Contains(r.raw, "\r\n0\r\n\r\n") {
+					t.Errorf("%.40q: the backend took it for whole: %.300q", c.body, r.raw)
+				}
+			}
+			continue
+		}
+		a.is(t, c.status)
+		if r := b.last(t); len(r.body) == 0 || b.count() != before+1 {
+			t.Errorf("%.40q: the backend got %d bytes", c.body, len(r.body))
+		}
+	}
+}

@@ -224,6 +224,7 @@ type Defaults struct {
 	IdleTimeout time.Duration
 	// CloseOnExpiry ends what outlives its token; default true.
 	CloseOnExpiry   bool
+	MaxBody         int64
 	RequestHeaders  HeaderEdits
 	ResponseHeaders HeaderEdits
 	CORS            *CORS
@@ -273,6 +274,7 @@ type Route struct {
 	// CloseOnExpiry ends what outlives its token; means nothing on public routes.
 	CloseOnExpiry bool
 
+	MaxBody         int64  // bytes of a request's body; 0: any
 	AddPrefix       string // without a trailing slash
 	RewriteHost     string // "": the client's; "target": the target's own
 	RequestHeaders  HeaderEdits

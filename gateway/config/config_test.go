@@ -275,7 +275,7 @@ func TestWhole(t *testing.T) {
 	bare := &Upstream{"http://127.0.0.1:9003/base/", []*url.URL{mustURL(t, "http://127.0.0.1:9003/base/")}}
 	equal(t, "upstreams", cfg.Upstreams, map[string]*Upstream{"heroes": heroes})
 	deny := HeaderEdits{Set: map[string]string{"X-Frame-Options": "DENY"}}
-	equal(t, "defaults", cfg.Defaults, Defaults{Issuers: []string{"main"}, Limits: []string{"per_ip"}, Timeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, ResponseHeaders: deny})
+	equal(t, "defaults", cfg.Defaults, Defaults{Issuers: []string{"main"}, Limits: []string{"per_ip"}, Timeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxBody: 1 << 30, ResponseHeaders: deny})
 
 	jwks := JWKS{Refresh: 10 * time.Minute, MinRefreshInterval: 30 * time.Second, MaxStale: 24 * time.Hour}
 	privileges := []ClaimSource{{Claim: "privileges"}}
@@ -320,7 +320,7 @@ func TestWhole(t *testing.T) {
 		Policy: "whole", Delegation: Delegation{Actors: []Actor{{"", "helpdesk"}, {"https://other.example.com", "batch"}}},
 		StepUp:      StepUp{[]string{"gold", "silver"}, []string{"otp"}, []string{"hwk", "swk"}, 5 * time.Minute},
 		StripPrefix: "/heroes-service", ForwardToken: true, EncodedSlash: true, Timeout: time.Minute, IdleTimeout: time.Hour, CloseOnExpiry: true,
-		AddPrefix: "/v2", RewriteHost: "heroes.internal:8080",
+		MaxBody: 10 << 20, AddPrefix: "/v2", RewriteHost: "heroes.internal:8080",
 		RequestHeaders:  HeaderEdits{Set: map[string]string{"X-Tenant": "blue"}, Add: map[string]string{"Accept-Language": "en"}, Remove: []string{"User-Agent"}},
 		ResponseHeaders: HeaderEdits{Remove: []string{"Server"}},
 		Cookies:         Cookies{Domain: map[string]string{"heroes.internal": "api.example.com"}, Path: map[string]string{"/": "/heroes-service"}},
@@ -328,17 +328,17 @@ func TestWhole(t *testing.T) {
 	}, {
 		Name: "GET,HEAD heroes.example.com/heroes/{id}/{rest...}", Match: Match{[]string{"GET", "HEAD"}, "heroes.example.com", "/heroes/{id}/{rest...}"},
 		Issuers: []*Issuer{main, local}, All: []string{"READ_HEROES"}, Any: []string{"scope:heroes", "CREATE_HERO"},
-		Limits: []*Limit{perIP}, Upstream: bare, Timeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, ResponseHeaders: deny,
+		Limits: []*Limit{perIP}, Upstream: bare, Timeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxBody: 1 << 30, ResponseHeaders: deny,
 	}, {
 		Name: "/seed/{$}", Match: Match{Path: "/seed/{$}"},
 		Delegation: Delegation{Deny: true}, StepUp: StepUp{AllAMR: []string{"otp"}},
-		Issuers: []*Issuer{seed}, Limits: []*Limit{perIP}, Upstream: bare, Timeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, ResponseHeaders: deny,
+		Issuers: []*Issuer{seed}, Limits: []*Limit{perIP}, Upstream: bare, Timeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxBody: 1 << 30, ResponseHeaders: deny,
 	}, {
 		Name: "/node/", Match: Match{Path: "/node/"}, Optional: true,
-		Issuers: []*Issuer{node}, Limits: []*Limit{perIP}, Upstream: heroes, Timeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, ResponseHeaders: deny,
+		Issuers: []*Issuer{node}, Limits: []*Limit{perIP}, Upstream: heroes, Timeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxBody: 1 << 30, ResponseHeaders: deny,
 	}, {
 		Name: "/healthz", Match: Match{Path: "/healthz"}, Public: true,
-		Limits: []*Limit{perIP}, Upstream: heroes, Timeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, ResponseHeaders: deny,
+		Limits: []*Limit{perIP}, Upstream: heroes, Timeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxBody: 1 << 30, ResponseHeaders: deny,
 	}}
 	if len(cfg.Routes) != len(want) {
 		t.Fatalf("%d routes, want %d", len(cfg.Routes), len(want))
@@ -536,7 +536,7 @@ func TestPositions(t *testing.T) {
 			t.Errorf("%s is at %v: %q, want %q", path, p, got, want)
 		}
 	}
-	equal(t, "the fault", cfg.Faultf("routes[3].upstream", "is %s", "down").Error(), "testdata/ok/whole.yaml:222:15: is down")
+	equal(t, "the fault", cfg.Faultf("routes[3].upstream", "is %s", "down").Error(), "testdata/ok/whole.yaml:224:15: is down")
 	equal(t, "the position in no file", new(Config).At("routes[0]"), Pos{})
 }
 

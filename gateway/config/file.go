@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"math"
 	"net/netip"
 	"net/url"
 	"reflect"
@@ -159,6 +160,7 @@ type fileDefaults struct {
 
 	CloseOnExpiry bool `yaml:"close_on_expiry"`
 
+	MaxBody         size            `yaml:"max_body"`
 	RequestHeaders  fileHeaderEdits `yaml:"request_headers"`
 	ResponseHeaders fileHeaderEdits `yaml:"response_headers"`
 	CORS            fileCORS        `yaml:"cors"`
@@ -186,6 +188,7 @@ type fileRoute struct {
 
 	CloseOnExpiry bool `yaml:"close_on_expiry"`
 
+	MaxBody         size            `yaml:"max_body"`
 	AddPrefix       string          `yaml:"add_prefix"`
 	RewriteHost     string          `yaml:"rewrite_host"`
 	RequestHeaders  fileHeaderEdits `yaml:"request_headers"`
@@ -310,6 +313,20 @@ func (r *rate) readText(s string) error {
 		return errors.New("want COUNT/DURATION, both above 0, such as 100/1m or 5/1s")
 	}
 	*r = rate{n, d}
+	return nil
+}
+
+// size is a number of bytes, perhaps with a unit.
+type size int64
+
+func (v *size) readText(s string) error {
+	digits := strings.TrimRight(s, "KMGiB")
+	n, err := strconv.ParseInt(digits, 10, 64)
+	unit, ok := map[string]int64{"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}[s[len(digits):]]
+	if err != nil || !ok || n <= 0 || n > math.MaxInt64/unit {
+		return errors.New("want a number of bytes above 0 with a unit: 512KiB, 10MiB, 2GiB or 1000B")
+	}
+	*v = size(n * unit)
 	return nil
 }
 

@@ -50,6 +50,7 @@ func (r *reader) config(f *fileConfig) *Config {
 
 		CloseOnExpiry: f.Defaults.CloseOnExpiry || !r.has("defaults.close_on_expiry"),
 	}
+	c.Defaults.MaxBody = int64(f.Defaults.MaxBody)
 	c.Defaults.RequestHeaders = r.requestEdits("defaults.request_headers", &f.Defaults.RequestHeaders, &c.Headers)
 	c.Defaults.CORS = r.cors("defaults.cors", &f.Defaults.CORS)
 	c.Defaults.ResponseHeaders = r.responseEdits("defaults.response_headers", &f.Defaults.ResponseHeaders, &c.Headers, c.Defaults.CORS != nil)

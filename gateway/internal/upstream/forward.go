@@ -131,7 +131,11 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 	if err := lease.stop(); err != nil {
 		return err
 	}
-	return &Error{classify(ctx, r, dog, body, failed), target.Host, failed}
+	failure := classify(ctx, r, dog, body, failed)
+	if failure == ClientBroke {
+		failed = *body.failed.Load() // what became of the body, not what the transport made of it
+	}
+	return &Error{failure, target.Host, failed}
 }
 
 // classify tells whose fault it was. What the client did comes first: its
