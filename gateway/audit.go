@@ -136,6 +136,7 @@ func (x *exchange) audit(outcome string) {
 const (
 	doorCLI        = "command line"
 	doorRevocation = "revocation endpoint"
+	doorLogout     = "backchannel logout"
 )
 
 // revocationRecord says who withdrew what, and through which door.

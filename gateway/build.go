@@ -76,6 +76,7 @@ func (b *builder) build() (*snapshot, error) {
 			b.fault(fmt.Sprintf("routes[%d].match", i), err)
 		}
 	}
+	b.logouts(s)
 	for _, name := range slices.Sorted(maps.Keys(b.cfg.Policies)) {
 		s.policies[name] = b.policy(b.cfg.Policies[name])
 	}

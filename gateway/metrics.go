@@ -25,6 +25,7 @@ type metrics struct {
 	durations  *prometheus.HistogramVec // route, status, reason
 	fetches    *prometheus.CounterVec   // issuer, kind, outcome
 	fallbacks  *prometheus.CounterVec   // dependency, posture
+	logouts    *prometheus.CounterVec   // issuer, outcome
 	collisions prometheus.Counter
 	reloads    *prometheus.CounterVec // outcome
 
@@ -51,6 +52,10 @@ func newMetrics(cache *issuer.Cache) *metrics {
 			Name: "gatehouse_fallbacks_total",
 			Help: "Requests decided by the posture for an outage, by dependency and posture.",
 		}, []string{"dependency", "posture"}),
+		logouts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "gatehouse_logouts_total",
+			Help: "Back-channel logout requests by issuer and outcome: logged_out, invalid, replayed, limited, unavailable.",
+		}, []string{"issuer", "outcome"}),
 		collisions: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "gatehouse_header_collisions_total",
 			Help: "Claims not sent because two fold to one header name.",
@@ -84,7 +89,7 @@ func newMetrics(cache *issuer.Cache) *metrics {
 		}, func() float64 { return float64(n()) })
 	}
 	m.registry.MustRegister(entries, bytes, lookups("hit", cache.Hits), lookups("miss", cache.Misses))
-	m.registry.MustRegister(m.requests, m.durations, m.fetches, m.fallbacks, m.collisions, m.reloads, m.auditErrors, m.adminRefusals,
+	m.registry.MustRegister(m.requests, m.durations, m.fetches, m.fallbacks, m.logouts, m.collisions, m.reloads, m.auditErrors, m.adminRefusals,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

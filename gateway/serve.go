@@ -24,6 +24,9 @@ func (x *exchange) serve() error {
 	if err := x.canonical(); err != nil {
 		return err
 	}
+	if l := x.snapshot.logout(x.r); l != nil {
+		return x.logOut(l)
+	}
 	if err := x.match(); err != nil {
 		return err
 	}

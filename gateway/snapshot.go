@@ -43,6 +43,7 @@ type snapshot struct {
 	revocation *part[revocationOptions, revocation]         // nil without revocation in the file
 	audit      *part[config.Audit, *auditLog]               // nil without server.audit
 	admin      *part[adminOptions, *adminAuth]              // nil without server.admin
+	logouts    map[string]*logout                           // by path; nil without any
 
 	users   atomic.Int64
 	retired atomic.Bool

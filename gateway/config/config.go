@@ -92,7 +92,20 @@ type Issuer struct {
 	IgnoreCnf      bool     // cnf: ignore
 	ActorFrom      []string // paths to claims that name an actor where act does not
 	Introspection  Introspection
+	// BackchannelLogout is where the issuer tells of sessions that ended.
+	BackchannelLogout BackchannelLogout
 }
+
+// BackchannelLogout is an endpoint for logout tokens (OpenID Connect
+// Back-Channel Logout 1.0). The zero value is none.
+type BackchannelLogout struct {
+	Path      string   // of server.listen, exactly; empty: none
+	Audiences []string // a logout token's aud must hold one: the client ids that the provider knows the gateway's users by
+	Rate      Rate     // logout tokens that one address may have refused
+}
+
+// Enabled says whether there is such an endpoint.
+func (l BackchannelLogout) Enabled() bool { return l.Path != "" }
 
 // Introspection says which tokens the issuer itself is asked about (RFC 7662).
 // The zero value asks about none.

@@ -257,7 +257,7 @@ func TestWhole(t *testing.T) {
 		AuthFailures:   &AuthFailures{Rate{10, time.Minute}, 20},
 	})
 	equal(t, "redis", cfg.Redis, Redis{"rediss://user:password@redis.example.com:6380/2", "gatehouse", "secret", "testdata/ok/redis.pem", 3})
-	equal(t, "revocation", cfg.Revocation, Revocation{Check: []string{"jti", "sub"}, Mode: "replica", Sync: "poll", PollInterval: 2 * time.Second, MaxStale: time.Minute, OnError: "allow"})
+	equal(t, "revocation", cfg.Revocation, Revocation{Check: []string{"jti", "sid", "sub"}, Mode: "replica", Sync: "poll", PollInterval: 2 * time.Second, MaxStale: time.Minute, OnError: "allow"})
 	equal(t, "headers", cfg.Headers, Headers{
 		Prefix: "x-auth-user-",
 		Claims: map[string]HeaderClaim{
@@ -297,7 +297,8 @@ func TestWhole(t *testing.T) {
 			Auth:   ClientAuth{Method: "private_key_jwt", ClientID: "gatehouse", KeyFile: "testdata/ok/keys/gatehouse.pem"},
 			Misses: Misses{Rate{10, time.Second}, 20},
 		},
-		ActorFrom: []string{"act.sub", "impersonator"},
+		ActorFrom:         []string{"act.sub", "impersonator"},
+		BackchannelLogout: BackchannelLogout{"/logout/main", []string{"gatehouse", "shop"}, Rate{5, time.Minute}},
 	}
 	local := &Issuer{
 		Name: "local", Profile: "jwt", AcceptIDTokens: true, RequiredClaims: []RequiredClaim{{"jti", nil}, {"sub", nil}}, Issuer: "http://idp.internal:9000/realm", Insecure: true, Algorithms: publicKeyAlgorithms, Leeway: 30 * time.Second, MaxLifetime: time.Hour,
@@ -309,7 +310,7 @@ func TestWhole(t *testing.T) {
 		PrivilegesFrom: []ClaimSource{{Claim: "scp"}}, TokenFrom: []TokenSource{bearer}, JWKS: jwks,
 	}
 	node := &Issuer{
-		Name: "node", Profile: "jwt", Issuer: "heroes-auth", Secret: "0123456789abcdef0123456789abcdef0123456789abcdef", Algorithms: []string{"HS256", "HS384"},
+		Name: "node", Profile: "jwt", Issuer: "heroes-auth", Audiences: []string{"heroes"}, BackchannelLogout: BackchannelLogout{"/logout/node", []string{"heroes"}, Rate{10, time.Second}}, Secret: "0123456789abcdef0123456789abcdef0123456789abcdef", Algorithms: []string{"HS256", "HS384"},
 		Leeway: 30 * time.Second, MaxLifetime: time.Hour, PrivilegesFrom: privileges, TokenFrom: []TokenSource{bearer}, JWKS: jwks,
 	}
 	equal(t, "issuers", cfg.Issuers, map[string]*Issuer{"main": main, "local": local, "seed": seed, "node": node})
@@ -536,7 +537,7 @@ func TestPositions(t *testing.T) {
 			t.Errorf("%s is at %v: %q, want %q", path, p, got, want)
 		}
 	}
-	equal(t, "the fault", cfg.Faultf("routes[3].upstream", "is %s", "down").Error(), "testdata/ok/whole.yaml:224:15: is down")
+	equal(t, "the fault", cfg.Faultf("routes[3].upstream", "is %s", "down").Error(), "testdata/ok/whole.yaml:229:15: is down")
 	equal(t, "the position in no file", new(Config).At("routes[0]"), Pos{})
 }
 

@@ -71,6 +71,24 @@ type fileIssuer struct {
 	RequiredClaims requiredClaims        `yaml:"required_claims"`
 	Introspection  fileIntrospection     `yaml:"introspection"`
 	ActorFrom      oneOrMany[claim]      `yaml:"actor_from"`
+
+	BackchannelLogout fileLogout `yaml:"backchannel_logout"`
+}
+
+// fileLogout is the path of an endpoint, or that with more to say.
+type fileLogout struct {
+	Path      string   `yaml:"path" need:"where the provider posts logout tokens, such as /backchannel-logout"`
+	Audiences []string `yaml:"audiences"`
+	Rate      rate     `yaml:"rate"`
+}
+
+func (l *fileLogout) readNode(r *reader, n *yaml.Node, path string) {
+	type plain fileLogout
+	if n.Kind == yaml.ScalarNode {
+		r.read(n, path, &l.Path)
+	} else {
+		r.read(n, path, (*plain)(l))
+	}
 }
 
 type fileJWKS struct {

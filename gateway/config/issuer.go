@@ -68,6 +68,7 @@ func (r *reader) issuer(name string, f *fileIssuer, headers *Headers) *Issuer {
 	r.issuerKeys(path, f, i)
 	r.algorithms(path, f, i)
 	i.Introspection = r.introspection(path, f)
+	i.BackchannelLogout = r.backchannelLogout(path, f, i)
 	i.PrivilegesFrom = r.privilegesFrom(path+".privileges_from", f.PrivilegesFrom)
 	i.TokenFrom = r.tokenFrom(path+".token_from", f.TokenFrom, headers)
 	return i
@@ -199,6 +200,73 @@ func (r *reader) introspection(path string, f *fileIssuer) Introspection {
 		i.Auth.KeyFile = r.resolvePath(in.Auth.KeyFile)
 	}
 	return i
+}
+
+// backchannelLogout reads where an issuer tells of sessions that ended.
+func (r *reader) backchannelLogout(path string, f *fileIssuer, i *Issuer) BackchannelLogout {
+	at := path + ".backchannel_logout"
+	where := r.first(at+".path", at)
+	l := BackchannelLogout{f.BackchannelLogout.Path, f.BackchannelLogout.Audiences, Rate(f.BackchannelLogout.Rate)}
+	if !r.ok(where) || l.Path == "" {
+		return BackchannelLogout{}
+	}
+	if l.Rate.Count == 0 {
+		l.Rate = Rate{10, time.Second}
+	}
+	r.distinct(at+".audiences", l.Audiences)
+	// A path that can be written in more than one way would be one in the file
+	// and another in a request.
+	err := checkLiteralPath(l.Path)
+	switch plain := strings.Trim(l.Path, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~/") == ""; {
+	case !strings.HasPrefix(l.Path, "/"):
+		r.fault(where, "%s is %s; a path begins with /", where, r.quote(where, l.Path))
+	case !plain:
+		r.fault(where, "%s is %s; want letters, digits and - . _ ~ between slashes, such as /backchannel-logout", where, r.quote(where, l.Path))
+	case err != nil:
+		r.fault(where, "%s is %s: %v", where, r.quote(where, l.Path), err)
+	case f.Issuer == "none":
+		r.fault(where, "%s has issuer: none, and a logout token always names its issuer (OpenID Connect Back-Channel Logout §2.4)", path)
+	}
+	switch {
+	case r.has(at + ".audiences"):
+	case i.Audiences != nil:
+		l.Audiences = slices.Clone(i.Audiences)
+		if id := i.Introspection.Auth.ClientID; id != "" && !slices.Contains(l.Audiences, id) {
+			l.Audiences = append(l.Audiences, id)
+		}
+	case r.ok(path + ".audiences"):
+		r.fault(where, "%s needs audiences, since %s.audiences is any: a logout token is meant for one client, whose client_id its aud must hold (OpenID Connect Back-Channel Logout §2.6)", at, path)
+	}
+	return l
+}
+
+// distinctLogouts faults two endpoints on one path, and those whose revocations
+// no gateway would look up.
+func (r *reader) distinctLogouts(c *Config) {
+	first := map[string]string{}
+	for _, name := range inOrder(&r.source, "issuers", c.Issuers) {
+		path := c.Issuers[name].BackchannelLogout.Path
+		at := "issuers." + name + ".backchannel_logout"
+		where := r.first(at+".path", at)
+		if path == "" || r.bad[where] {
+			continue
+		}
+		if other, ok := first[path]; ok {
+			r.fault(where, "%s is the path of issuers.%s too (line %d); give each issuer its own, so that a logout token has one reading", where, other, r.At("issuers."+other+".backchannel_logout").Line)
+			continue
+		}
+		first[path] = name
+		switch {
+		case !r.has("revocation"):
+			r.fault(where, "%s needs revocation: what it writes to Redis is looked up there; add redis with its url, and revocation: {}", at)
+		case r.ok("revocation") && r.ok(r.first("revocation.check", "revocation")):
+			for _, kind := range []string{"sid", "sub"} {
+				if !slices.Contains(c.Revocation.Check, kind) {
+					r.fault(where, "%s revokes by sid and sub, and revocation.check (line %d) does not list %s: a logout would be written down and nobody would look; add it", at, r.At("revocation.check").Line, kind)
+				}
+			}
+		}
+	}
 }
 
 // oneAsked faults a route with several issuers that are asked about opaque

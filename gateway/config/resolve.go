@@ -42,6 +42,7 @@ func (r *reader) config(f *fileConfig) *Config {
 		c.Upstreams[name] = &Upstream{name, r.targets(path+".targets", upstream.Targets)}
 	}
 	c.Revocation = r.revocation(&f.Revocation)
+	r.distinctLogouts(c)
 	c.Defaults = Defaults{
 		Issuers:     f.Defaults.Issuers,
 		Limits:      f.Defaults.Limits,

@@ -25,6 +25,10 @@ func (c *Config) warnings() []Fault {
 	}
 	c.warnUnused(warn)
 	for name, i := range c.Issuers {
+		if i.BackchannelLogout.Enabled() && i.MaxLifetime == 0 {
+			warn("issuers."+name, "issuers.%s has no max_lifetime, so each logout that it tells of leaves a key in Redis for ever", name)
+			continue
+		}
 		for _, kind := range []string{"sid", "sub", "client_id"} {
 			if slices.Contains(c.Revocation.Check, kind) && i.MaxLifetime == 0 {
 				warn("issuers."+name, "issuers.%s has no max_lifetime, so a %s that is revoked stays in Redis for ever", name, kind)

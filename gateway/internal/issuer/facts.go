@@ -47,10 +47,9 @@ var accessClaims = []string{"iss", "sub", "client_id", "jti"}
 // admit decides what needs neither key nor clock: algorithm, type, and the
 // form of the claims.
 func (i *Issuer) admit(t *compact) (times, *token.Error) {
-	if !slices.Contains(i.o.Algorithms, t.alg) {
-		return times{}, i.invalid(t, "alg %s is none of this issuer's algorithms %s", quote(t.alg), strings.Join(i.o.Algorithms, ", "))
+	if refusal := i.algorithm(t); refusal != nil {
+		return times{}, refusal
 	}
-	t.pass("algorithm", "%s, one of %s", t.alg, strings.Join(i.o.Algorithms, ", "))
 	if refusal := i.kind(t); refusal != nil {
 		return times{}, refusal
 	}
@@ -65,6 +64,14 @@ func (i *Issuer) admit(t *compact) (times, *token.Error) {
 		return times{}, refusal
 	}
 	return at, nil
+}
+
+func (i *Issuer) algorithm(t *compact) *token.Error {
+	if !slices.Contains(i.o.Algorithms, t.alg) {
+		return i.invalid(t, "alg %s is none of this issuer's algorithms %s", quote(t.alg), strings.Join(i.o.Algorithms, ", "))
+	}
+	t.pass("algorithm", "%s, one of %s", t.alg, strings.Join(i.o.Algorithms, ", "))
+	return nil
 }
 
 func (i *Issuer) required(t *compact) *token.Error {
@@ -135,10 +142,8 @@ func (i *Issuer) binding(t *compact) (string, *token.Error) {
 	return print.Text(), nil
 }
 
-// times reads the claims that the clock is held against.
-func (i *Issuer) times(t *compact) (times, *token.Error) {
-	var at times
-	var hasExp bool
+// dates reads the claims that the clock is held against.
+func (i *Issuer) dates(t *compact) (at times, hasExp bool, refusal *token.Error) {
 	for _, c := range []struct {
 		name string
 		at   *float64
@@ -150,9 +155,18 @@ func (i *Issuer) times(t *compact) (times, *token.Error) {
 		}
 		seconds, ok := v.Float()
 		if !ok || math.IsNaN(seconds) || seconds < 0 || seconds > latest {
-			return times{}, i.invalid(t, "the claim %s is %s; a number of seconds from 0 to %d is expected (RFC 7519 §2)", c.name, show(v), latest)
+			return times{}, false, i.invalid(t, "the claim %s is %s; a number of seconds from 0 to %d is expected (RFC 7519 §2)", c.name, show(v), latest)
 		}
 		*c.at, *c.has = seconds, true
+	}
+	return at, hasExp, nil
+}
+
+// times decides whether the token ends, and soon enough.
+func (i *Issuer) times(t *compact) (times, *token.Error) {
+	at, hasExp, refusal := i.dates(t)
+	if refusal != nil {
+		return times{}, refusal
 	}
 	switch {
 	case hasExp:
@@ -273,6 +287,12 @@ func (f *facts) judge(now time.Time) *token.Error {
 			return f.refuse(token.InvalidToken, "aud is %s; one of %s is expected", show(aud), list(o.Audiences))
 		}
 	}
+	return f.timely(now)
+}
+
+// timely decides whether the token has begun and has not ended.
+func (f *facts) timely(now time.Time) *token.Error {
+	o := &f.issuer.o
 	clock, leeway := float64(now.Unix())+float64(now.Nanosecond())/1e9, o.Leeway.Seconds()
 	switch {
 	case f.hasNbf && f.nbf > clock+leeway:

@@ -1,12 +1,14 @@
 package limit
 
 import (
+	"cmp"
 	"net/netip"
 	"time"
 )
 
 // FailureOptions describe the limit of failed authentications.
 type FailureOptions struct {
+	Name       string // as callers see it; "": FailuresName
 	Rate       Rate
 	Burst      int              // 0: Rate.Count
 	IPv6Prefix int              // 0: DefaultIPv6Prefix
@@ -19,13 +21,13 @@ type FailureOptions struct {
 // It is safe for concurrent use.
 type Failures struct{ l *Limiter }
 
-// FailuresName is the name of the limit that callers see.
+// FailuresName is the name that callers see where [FailureOptions] say none.
 const FailuresName = "auth_failures"
 
 // NewFailures makes a Failures; the error says which option cannot be used.
 func NewFailures(o FailureOptions) (*Failures, error) {
 	l, err := New(Options{
-		Name: FailuresName, Keys: []string{"ip"}, Rate: o.Rate, Burst: o.Burst,
+		Name: cmp.Or(o.Name, FailuresName), Keys: []string{"ip"}, Rate: o.Rate, Burst: o.Burst,
 		IPv6Prefix: o.IPv6Prefix, MaxEntries: o.MaxEntries, Now: o.Now,
 	})
 	return &Failures{l}, err
