@@ -32,7 +32,7 @@ KEYCLOAK_CACHE   = test/keycloak/.cache
 KEYCLOAK_HOME    = $(KEYCLOAK_CACHE)/keycloak-$(KEYCLOAK_VERSION)
 
 .PHONY: test-keycloak
-test-keycloak: $(KEYCLOAK_CACHE)/$(KEYCLOAK_VERSION)
+test-keycloak: redis $(KEYCLOAK_CACHE)/$(KEYCLOAK_VERSION)
 	KEYCLOAK_HOME=$(CURDIR)/$(KEYCLOAK_HOME) go test -race -count=1 -timeout 15m -tags keycloak ./test/keycloak/
 
 $(KEYCLOAK_CACHE)/$(KEYCLOAK_VERSION):

@@ -411,6 +411,55 @@ func TestLogoutPath(t *testing.T) {
 	})
 }
 
+// TestRealProviderLogsOut is a user's session at panva's oidc-provider, seen by
+// two gateways of which the provider knows one.
+func TestRealProviderLogsOut(t *testing.T) {
+	t.Parallel()
+	o, b, r := newOIDC(t), newBackend(t), startRedis(t)
+	gateways := make([]*gateway, 2)
+	for i := range gateways {
+		gateways[i] = start(t, fill(logoutYAML, "IDP", o.URL, "BACKEND", b.URL, "REDIS", r.URL, "MODE", "replica", "JWKS", "", "LOGOUT", "",
+			"[shop, kiosk]", "[browser, kiosk]"))
+	}
+	o.start(t, "", "http://"+gateways[0].listen+"/backchannel-logout")
+	everywhere := func(what, token string, status int) {
+		t.Helper()
+		for _, g := range gateways {
+			eventually(t, what, func() bool { return g.do(t, "GET /heroes/1", bearer(token)).status == status })
+		}
+	}
+	// Two sessions of alice, one of bob.
+	here, there, bob := o.browser(t), o.browser(t), o.browser(t)
+	token, other, bobs := here.logIn(t, "browser", "alice"), there.logIn(t, "browser", "alice"), bob.logIn(t, "browser", "bob")
+	everywhere("alice is here", token, http.StatusOK)
+	everywhere("alice is there", other, http.StatusOK)
+	everywhere("bob is here", bobs, http.StatusOK)
+	gateways[0].logOut(t, here.id).invalidLogout(t)
+	gateways[0].logOut(t, token).invalidLogout(t)
+
+	here.logOut(t)
+	o.output.says(t, `{"told":"browser"}`)
+	everywhere("alice is no longer here", token, http.StatusUnauthorized)
+	for _, g := range gateways {
+		g.do(t, "GET /heroes/1", bearer(token)).refused(t, http.StatusUnauthorized, "revoked_token")
+	}
+	everywhere("alice is there", other, http.StatusOK)
+	everywhere("alice is here again", here.logIn(t, "browser", "alice"), http.StatusOK)
+
+	// The kiosk's logouts name no session: all that alice had go.
+	everywhere("alice is at the kiosk", there.logIn(t, "kiosk", "alice"), http.StatusOK)
+	there.logOut(t)
+	o.output.says(t, `{"told":"kiosk"}`)
+	everywhere("alice is no longer there", other, http.StatusUnauthorized)
+	everywhere("bob is here", bobs, http.StatusOK)
+	if strings.Contains(o.output.String(), "untold") {
+		t.Error("the provider could not tell of a logout")
+	}
+	if n := gateways[0].count(t, `gatehouse_logouts_total{issuer="main",outcome="logged_out"}`); n != 3 {
+		t.Errorf("%d logouts are counted, want 3", n)
+	}
+}
+
 // count is the value of one series of the metrics, 0 if it is not there.
 func (g *gateway) count(t *testing.T, series string) int {
 	t.Helper()

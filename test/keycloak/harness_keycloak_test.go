@@ -98,7 +98,13 @@ func (k *server) service(t *testing.T, realm, name string) string {
 // user is what a user gets who logs in at the client shop.
 func (k *server) user(t *testing.T, realm, name string) grant {
 	t.Helper()
-	return k.grant(t, realm, "grant_type", "password", "client_id", "shop", "client_secret", "shop",
+	return k.login(t, realm, "shop", name)
+}
+
+// login is what a user gets who logs in at that client.
+func (k *server) login(t *testing.T, realm, app, name string) grant {
+	t.Helper()
+	return k.grant(t, realm, "grant_type", "password", "client_id", app, "client_secret", app,
 		"username", name, "password", name, "scope", "openid")
 }
 
@@ -135,18 +141,36 @@ func (k *server) admin(t *testing.T, method, path string, in, out any) {
 // object is one of JSON.
 type object map[string]any
 
+// forHeroes maps the audience into a client's access tokens.
+var forHeroes = []object{{
+	"name": "audience", "protocol": "openid-connect", "protocolMapper": "oidc-audience-mapper",
+	"config": object{"included.custom.audience": audience, "access.token.claim": "true", "introspection.token.claim": "true"},
+}}
+
+// app is a client; its secret is its name.
+func app(name string, mappers []object, attributes object) object {
+	return object{"clientId": name, "secret": name, "serviceAccountsEnabled": true, "directAccessGrantsEnabled": true,
+		"standardFlowEnabled": false, "protocolMappers": mappers, "attributes": attributes}
+}
+
+// logOut ends the session of a grant, as its client does when the user asks for it.
+func (k *server) logOut(t *testing.T, realm, name string, g grant) {
+	t.Helper()
+	resp, err := client.PostForm(k.URL+"/realms/"+realm+"/protocol/openid-connect/logout",
+		url.Values{"client_id": {name}, "client_secret": {name}, "refresh_token": {g.Refresh}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusNoContent {
+		t.Fatalf("Keycloak ended no session: %d", resp.StatusCode)
+	}
+}
+
 // makeRealm makes a realm with all that the stories need. Every client's
 // secret and every user's password is its name.
 func (k *server) makeRealm(t *testing.T, realm string) {
 	t.Helper()
-	forHeroes := []object{{
-		"name": "audience", "protocol": "openid-connect", "protocolMapper": "oidc-audience-mapper",
-		"config": object{"included.custom.audience": audience, "access.token.claim": "true"},
-	}}
-	app := func(name string, mappers []object, attributes object) object {
-		return object{"clientId": name, "secret": name, "serviceAccountsEnabled": true, "directAccessGrantsEnabled": true,
-			"standardFlowEnabled": false, "protocolMappers": mappers, "attributes": attributes}
-	}
 	user := func(name string, roles []string, clientRoles object) object {
 		return object{"username": name, "enabled": true, "email": name + "@heroes.example", "emailVerified": true,
 			"firstName": name, "lastName": "Hero", "realmRoles": roles, "clientRoles": clientRoles,

@@ -142,3 +142,15 @@ func (o *output) says(t *testing.T, text string) {
 	t.Helper()
 	eventually(t, "the output says "+text, func() bool { return strings.Contains(o.String(), text) })
 }
+
+// startRedis starts a server on a port of its own and returns its URL.
+func startRedis(t *testing.T) string {
+	t.Helper()
+	port := freePort(t)
+	launch(t, exec.Command("redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", t.TempDir()))
+	eventually(t, "redis answers", func() bool {
+		out, _ := exec.Command("redis-cli", "-p", port, "PING").Output()
+		return strings.TrimSpace(string(out)) == "PONG"
+	})
+	return "redis://127.0.0.1:" + port
+}

@@ -62,6 +62,8 @@ func TestKeycloak(t *testing.T) {
 		{"every algorithm", (*stage).algorithms},
 		{"RFC 9068", (*stage).rfc9068},
 		{"gatehouse token", (*stage).inspection},
+		{"introspection", (*stage).introspection},
+		{"back-channel logout", (*stage).logout},
 		{"rotation", (*stage).rotation},
 		{"death", (*stage).death}, // the last: it kills Keycloak
 	} {
@@ -217,6 +219,119 @@ func (s *stage) inspection(t *testing.T) {
 				t.Errorf("of %s it does not say %q:\n%s", c.what, want, said)
 			}
 		}
+	}
+}
+
+// asking is how the gateway asks Keycloak about tokens, as a client of its own.
+const asking = `
+    introspection:
+      when: WHEN
+      interval: 1s
+      auth:
+        client_id: gatehouse
+        client_secret: SECRET
+`
+
+func (s *stage) introspection(t *testing.T) {
+	ask := func(when, secret string) *gateway {
+		return start(t, t.TempDir(), s.yaml(strings.NewReplacer("WHEN", when, "SECRET", secret).Replace(asking[1:])))
+	}
+	get := func(g *gateway, token string) answer { return g.do(t, http.MethodGet, "/heroes/1", token) }
+	// Keycloak answers only a client that is in the token's audience.
+	s.admin(t, http.MethodPost, "/heroes/clients", app("gatehouse", nil, nil), nil)
+	s.admin(t, http.MethodPost, "/heroes/clients", app("till", append([]object{{
+		"name": "gatehouse", "protocol": "openid-connect", "protocolMapper": "oidc-audience-mapper",
+		"config": object{"included.client.audience": "gatehouse", "access.token.claim": "true", "introspection.token.claim": "true"},
+	}}, forHeroes...), nil), nil)
+	always, opaque := ask("always", "gatehouse"), ask("opaque", "gatehouse")
+	here, there := s.login(t, "heroes", "till", "reader"), s.login(t, "heroes", "till", "reader")
+	for _, g := range []*gateway{always, opaque} {
+		get(g, here.Access).is(t, http.StatusOK)
+		get(g, there.Access).is(t, http.StatusOK)
+		get(g, s.user(t, "villains", "reader").Access).refused(t, http.StatusUnauthorized, "invalid_token", "invalid_token")
+		get(g, s.login(t, "heroes", "till", "nobody").Access).refused(t, http.StatusForbidden, "insufficient_privileges", "insufficient_scope")
+		// Keycloak says so of what is no token of its own.
+		get(g, minted("no-token.of-this-realm-at-all")).refused(t, http.StatusUnauthorized, "invalid_token", "invalid_token")
+	}
+	s.backend.got(t, "X-Jwt-Preferred-Username", "reader")
+	get(always, s.user(t, "heroes", "reader").Access).is(t, http.StatusUnauthorized) // gatehouse is not in its audience
+
+	// A session that ends takes its token along: only who asks can know.
+	s.logOut(t, "heroes", "till", here)
+	eventually(t, "the session's token is refused", func() bool { return get(always, here.Access).status != http.StatusOK })
+	get(always, here.Access).refused(t, http.StatusUnauthorized, "revoked_token", "invalid_token")
+	get(always, there.Access).is(t, http.StatusOK)
+	get(opaque, here.Access).is(t, http.StatusOK)
+	// A token of a session that had ended before anybody asked.
+	gone := s.login(t, "heroes", "till", "reader")
+	s.logOut(t, "heroes", "till", gone)
+	get(always, gone.Access).is(t, http.StatusUnauthorized)
+
+	// That Keycloak does not know the gateway is the gateway's fault.
+	wrong := ask("always", "wrong")
+	if a := get(wrong, there.Access); a.status != http.StatusServiceUnavailable || a.reason != "issuer_unavailable" {
+		t.Errorf("with a wrong secret: %d %s", a.status, a.reason)
+	}
+}
+
+// listening is how the gateway takes Keycloak's logout tokens.
+const listening = `
+    max_lifetime: 1h
+    backchannel_logout:
+      path: /backchannel-logout
+      audiences: [portal, kiosk]
+redis:
+  url: REDIS
+revocation:
+  mode: MODE
+`
+
+func (s *stage) logout(t *testing.T) {
+	redis := startRedis(t)
+	listen := func(mode string) *gateway {
+		return start(t, t.TempDir(), s.yaml(strings.NewReplacer("REDIS", redis, "MODE", mode).Replace(listening[1:])))
+	}
+	gateways := []*gateway{listen("lookup"), listen("replica")}
+	everywhere := func(what, token string, status int) {
+		t.Helper()
+		for _, g := range gateways {
+			eventually(t, what, func() bool { return g.do(t, http.MethodGet, "/heroes/1", token).status == status })
+		}
+	}
+	// Keycloak knows the first gateway only.
+	for name, withSession := range map[string]string{"portal": "true", "kiosk": "false"} {
+		s.admin(t, http.MethodPost, "/heroes/clients", app(name, forHeroes, object{
+			"backchannel.logout.url": gateways[0].URL + "/backchannel-logout", "backchannel.logout.session.required": withSession,
+		}), nil)
+	}
+	at := func(client, user string) grant { t.Helper(); return s.login(t, "heroes", client, user) }
+	here, there, editor := at("portal", "reader"), at("portal", "reader"), at("portal", "editor")
+	for _, g := range []grant{here, there, editor} {
+		everywhere("the session lives", g.Access, http.StatusOK)
+	}
+
+	// The user logs out of one session.
+	s.logOut(t, "heroes", "portal", here)
+	everywhere("the session is over", here.Access, http.StatusUnauthorized)
+	for _, g := range gateways {
+		g.do(t, http.MethodGet, "/heroes/1", here.Access).refused(t, http.StatusUnauthorized, "revoked_token", "invalid_token")
+	}
+	everywhere("the other session lives", there.Access, http.StatusOK)
+	everywhere("who logs in again is in", at("portal", "reader").Access, http.StatusOK)
+
+	// Without a session's name all of the user's go.
+	kiosk := at("kiosk", "reader")
+	everywhere("the kiosk's session lives", kiosk.Access, http.StatusOK)
+	s.logOut(t, "heroes", "kiosk", kiosk)
+	everywhere("the kiosk's session is over", kiosk.Access, http.StatusUnauthorized)
+	everywhere("so is the other", there.Access, http.StatusUnauthorized)
+
+	// An administrator throws a user out.
+	everywhere("another user's session lives", editor.Access, http.StatusOK)
+	s.admin(t, http.MethodPost, "/heroes/users/"+part(t, editor.Access, 1)["sub"].(string)+"/logout", nil, nil)
+	everywhere("it is over", editor.Access, http.StatusUnauthorized)
+	if out := gateways[0].output.String(); strings.Count(out, `"route":"issuers.main.backchannel_logout","status":200`) != 3 {
+		t.Errorf("the gateway took other logouts than three")
 	}
 }
 

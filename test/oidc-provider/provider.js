@@ -1,7 +1,7 @@
 // A real identity provider for the black-box tests: panva's oidc-provider,
 // with client credentials and JWT access tokens (RFC 9068).
 //
-//   node provider.js PORT [JWK]
+//   node provider.js PORT [JWK [LOGOUT]]
 //
 // Two clients, "reader" and "writer" (their secrets are their names), ask for
 // a resource, which chooses the algorithm: urn:heroes:RS256, urn:heroes:ES256; or
@@ -10,6 +10,12 @@
 // "basic", "post" (their secrets are their names) and "key", which signs with
 // the key whose public half is JWK. A token can be revoked by
 // the client that got it (RFC 7009).
+//
+// Users log in at two further clients, "browser" and "kiosk" (their secrets are
+// their names): whoever login_hint names is logged in without being asked, and
+// their access tokens have a sid. When a user logs out, the provider tells
+// LOGOUT (OpenID Connect Back-Channel Logout 1.0), with the sid for browser
+// and without for kiosk.
 //
 // It says what happened as JSON, one line each, and obeys one word per line of
 // its standard input: "rotate" signs with new keys and still publishes the old
@@ -20,9 +26,14 @@ import { createServer } from 'node:http';
 import { createInterface } from 'node:readline';
 import { Provider } from 'oidc-provider';
 
-const [port, jwk] = [Number(process.argv[2]), process.argv[3]];
+const [port, jwk, logout] = [Number(process.argv[2]), process.argv[3], process.argv[4]];
 const issuer = `http://127.0.0.1:${port}`;
-const privileges = { reader: ['READ_HEROES'], writer: ['READ_HEROES', 'CREATE_HERO'] };
+const privileges = {
+  reader: ['READ_HEROES'], writer: ['READ_HEROES', 'CREATE_HERO'], browser: ['READ_HEROES'], kiosk: ['READ_HEROES'],
+};
+const users = (more) => ({
+  grant_types: ['authorization_code'], response_types: ['code'], redirect_uris: ['https://shop.example/callback'], ...more,
+});
 
 let generation = 0;
 const newKeys = () => {
@@ -42,7 +53,9 @@ const client = (name, more) => ({
 const provider = (keys) => new Provider(issuer, {
   jwks: { keys },
   clients: [
-    ...Object.keys(privileges).map((name) => client(name, { grant_types: ['client_credentials'] })),
+    ...['reader', 'writer'].map((name) => client(name, { grant_types: ['client_credentials'] })),
+    client('browser', users(logout && { backchannel_logout_uri: logout, backchannel_logout_session_required: true })),
+    client('kiosk', users(logout && { backchannel_logout_uri: logout })),
     client('basic', {}),
     client('post', { token_endpoint_auth_method: 'client_secret_post' }),
     ...(jwk ? [client('key', {
@@ -55,6 +68,7 @@ const provider = (keys) => new Provider(issuer, {
     devInteractions: { enabled: false },
     clientCredentials: { enabled: true },
     revocation: { enabled: true },
+    backchannelLogout: { enabled: true },
     introspection: {
       enabled: true,
       allowedPolicy: (ctx, asking) => ['basic', 'post', 'key'].includes(asking.clientId),
@@ -72,14 +86,42 @@ const provider = (keys) => new Provider(issuer, {
       }),
     },
   },
-  extraTokenClaims: (ctx, token) => ({ privileges: privileges[token.clientId] }),
+  extraTokenClaims: (ctx, token) => ({
+    privileges: privileges[token.clientId],
+    sid: ctx.oidc.session?.sidFor(token.clientId) ?? ctx.oidc.entities.AuthorizationCode?.sid,
+  }),
+  // Its own way refuses to call loopback addresses.
+  fetch: (url, { dispatcher, ...options }) => globalThis.fetch(url, options),
+  interactions: { url: (ctx, interaction) => `/interaction/${interaction.uid}` },
+  loadExistingGrant: async (ctx) => {
+    const grant = new ctx.oidc.provider.Grant({ clientId: ctx.oidc.client.clientId, accountId: ctx.oidc.session.accountId });
+    grant.addOIDCScope('openid');
+    grant.addResourceScope('urn:heroes:ES256', 'heroes');
+    await grant.save();
+    return grant;
+  },
 });
 
 const say = (what) => process.stdout.write(`${JSON.stringify(what)}\n`);
 
 let keys = newKeys();
-let handle = provider(keys).callback();
-const server = createServer((request, response) => handle(request, response));
+let current;
+let handle;
+const publish = () => {
+  current = provider(keys);
+  current.on('backchannel.success', (ctx, { clientId }) => say({ told: clientId }));
+  current.on('backchannel.error', (ctx, error, { clientId }) => say({ untold: clientId, error: `${error}` }));
+  handle = current.callback();
+};
+publish();
+const server = createServer(async (request, response) => {
+  if (!request.url.startsWith('/interaction/')) {
+    handle(request, response);
+    return;
+  }
+  const { params } = await current.interactionDetails(request, response);
+  await current.interactionFinished(request, response, { login: { accountId: params.login_hint } });
+});
 server.listen(port, '127.0.0.1', () => say({ ready: issuer }));
 
 createInterface({ input: process.stdin })
@@ -89,7 +131,7 @@ createInterface({ input: process.stdin })
       case 'retire': keys = keys.slice(0, 2); break;
       default: say({ error: `no such word: ${word}` }); return;
     }
-    handle = provider(keys).callback();
+    publish();
     say({ published: keys.map((key) => key.kid) });
   })
   .on('close', () => process.exit(0));
