@@ -94,6 +94,7 @@ func TestBackchannelLogout(t *testing.T) {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
 			gateways, r, p := startLogout(t, "MODE", mode)
+			g := gateways[0]
 			now := time.Now().Unix()
 			here, there := p.token(t, claims{"sid": "s:1", "iat": now - 5}), p.token(t, claims{"sid": "s2", "iat": now - 5})
 			everywhere := func(token string, status int) {
@@ -106,7 +107,8 @@ func TestBackchannelLogout(t *testing.T) {
 			everywhere(there, http.StatusOK)
 
 			// With a sid that session ends, and no other of the subject.
-			gateways[0].logOut(t, p.logoutToken(t, claims{"sid": "s:1", "sub": "alice"})).loggedOut(t)
+			g.logOut(t, p.logoutToken(t, claims{"sid": "s:1", "sub": "alice"})).loggedOut(t)
+			g.output.says(t, `"door":"backchannel logout","actor":"issuer main","issuer":"main","kind":"sid","key":"revoked:sid:main:s:1"`)
 			everywhere(here, http.StatusUnauthorized)
 			gateways[1].do(t, "GET /heroes/1", bearer(here)).refused(t, http.StatusUnauthorized, "revoked_token")
 			everywhere(there, http.StatusOK)
@@ -130,7 +132,7 @@ func TestBackchannelLogout(t *testing.T) {
 			if got := r.do(t, "GET", "revoked:sub:main:alice"); got != itoa(now-1) {
 				t.Errorf("the subject's key holds %q, want the logout's iat %d", got, now-1)
 			}
-			if n := gateways[0].count(t, `gatehouse_logouts_total{issuer="main",outcome="logged_out"}`); n != 1 {
+			if n := g.count(t, `gatehouse_logouts_total{issuer="main",outcome="logged_out"}`); n != 1 {
 				t.Errorf("%d logouts are counted", n)
 			}
 		})
