@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -316,6 +317,11 @@ func TestLogoutLimit(t *testing.T) {
 	}
 	g.do(t, "GET /heroes/1", bearer(p.token(t))).is(t, http.StatusOK)
 	gateways[1].logOut(t, p.logoutToken(t, claims{"sid": "s"})).loggedOut(t)
+	// A reload forgives nothing.
+	before := strings.Count(g.output.String(), "configuration reloaded")
+	g.signal(syscall.SIGHUP)
+	eventually(t, "it is reloaded", func() bool { return strings.Count(g.output.String(), "configuration reloaded") > before })
+	g.logOut(t, p.logoutToken(t, claims{"sid": "s"})).refused(t, http.StatusTooManyRequests, "rate_limited")
 }
 
 // An outage is never the logout's fault: the provider may try again.

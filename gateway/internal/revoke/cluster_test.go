@@ -1,6 +1,7 @@
 package revoke
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -57,6 +58,17 @@ func TestCluster(t *testing.T) {
 	for n := range 60 {
 		f.sees(fmt.Sprint("after", n))
 		poll.sees(fmt.Sprint("after", n))
+	}
+	// A logout's name and its revocation are on any two masters.
+	for n := range 20 {
+		l := logout(fmt.Sprint("logout", n))
+		if err := LogOut(t.Context(), gate, l); err != nil {
+			t.Fatal(err)
+		}
+		if err := LogOut(t.Context(), gate, l); !errors.Is(err, ErrReplayed) {
+			t.Fatal(err)
+		}
+		f.sees(l.ID)
 	}
 
 	// Slots move, with the keys in them; their revocations hold, and new ones
