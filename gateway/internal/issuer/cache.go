@@ -48,7 +48,7 @@ const perTokenByte = 4
 func NewCache(maxBytes uint64) *Cache {
 	return &Cache{entries: otter.Must(&otter.Options[tail, *facts]{
 		MaximumWeight: maxBytes,
-		Weigher:       func(_ tail, f *facts) uint32 { return uint32(entryBytes + perTokenByte*f.raw.Len()) },
+		Weigher:       func(_ tail, f *facts) uint32 { return uint32(entryBytes + perTokenByte*len(f.text)) },
 	})}
 }
 
@@ -64,7 +64,7 @@ func (c *Cache) Hits() uint64 { return c.hits.Load() }
 func (c *Cache) Misses() uint64 { return c.misses.Load() }
 
 func (c *Cache) put(raw token.Raw, f *facts) {
-	f.raw = raw
+	f.text = raw.Reveal()
 	c.entries.Set(tailOf(raw), f)
 }
 
@@ -93,7 +93,7 @@ func (s Set) remembered(raw token.Raw) *facts {
 
 func (s Set) find(c *Cache, raw token.Raw) *facts {
 	f, ok := c.entries.GetIfPresent(tailOf(raw))
-	if !ok || f.raw.Reveal() != raw.Reveal() || !slices.Contains(s, f.issuer) {
+	if !ok || f.text != raw.Reveal() || !slices.Contains(s, f.issuer) {
 		return nil
 	}
 	return f

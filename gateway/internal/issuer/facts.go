@@ -19,8 +19,8 @@ import (
 type facts struct {
 	issuer   *Issuer
 	verified *token.Verified
-	raw      token.Raw // the token, once it is remembered
-	key      string    // thumbprint of the key that verified
+	text     string // the token, once it is remembered; never log it
+	key      string // thumbprint of the key that verified
 	times
 }
 
