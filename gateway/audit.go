@@ -81,19 +81,23 @@ const (
 )
 
 // audit writes down what was decided about the request: who asked for what,
-// and by which rule it was let through or refused. Refusals are all written.
+// and by which rule it was let through or refused. Refusals, and what mode: report
+// makes of them, are all written.
 func (x *exchange) audit(outcome string) {
 	if x.snapshot.audit == nil {
 		return
 	}
 	log := x.snapshot.audit.value
-	if outcome == allowed && log.sample > 1 && rand.IntN(log.sample) != 0 {
+	if outcome == allowed && x.would == nil && log.sample > 1 && rand.IntN(log.sample) != 0 {
 		return
 	}
 	attrs := make([]slog.Attr, 0, 20)
 	attrs = append(attrs, slog.String("outcome", outcome))
 	if x.refused != nil {
 		attrs = append(attrs, slog.String("reason", string(x.refused.reason)), slog.Int("status", answers[x.refused.reason].status))
+	}
+	if x.would != nil {
+		attrs = append(attrs, slog.String("would_refuse", string(x.would.reason)))
 	}
 	name := unmatched
 	if x.route != nil {
@@ -106,7 +110,7 @@ func (x *exchange) audit(outcome string) {
 	if x.policy.Rule != "" {
 		attrs = append(attrs, slog.String("rule", x.policy.Rule))
 	}
-	if v := x.verified; v != nil {
+	if v := x.signed; v != nil {
 		attrs = append(attrs, slog.String("issuer", v.Issuer))
 		for _, name := range []string{"sub", "client_id", "jti"} {
 			if text := v.Claims.Get(name).Text(); text != "" {

@@ -69,6 +69,36 @@ func (f *foundToken) sameOrigin(r *http.Request) error {
 	return nil
 }
 
+// verify checks the token, and that whoever brings it may.
+func (x *exchange) verify() error {
+	v, err := x.found.issuers.Verify(x.asking(), x.found.raw)
+	if err != nil {
+		x.snapshot.countFailure(x.client, err)
+		return err
+	}
+	x.signed = v
+	x.actor, x.acting = x.snapshot.actors[v.Issuer].Find(v.Claims)
+	if err := x.snapshot.proxies.bound(x.r, v); err != nil {
+		return err
+	}
+	x.verified = v
+	return nil
+}
+
+// revoked refuses a token that was withdrawn, whatever the mode. In report mode
+// it may be one that did not verify, be it that its issuer is down; then what
+// it says of itself is held against it.
+func (x *exchange) revoked() error {
+	v := x.signed
+	if v == nil && x.snapshot.revocation != nil {
+		v = x.found.issuers.Unverified(x.found.raw)
+	}
+	if v == nil {
+		return nil
+	}
+	return x.snapshot.revoked(x.r.Context(), x.found, v)
+}
+
 // mark changes the response to a token that stood elsewhere than in
 // Authorization. Shared caches know that header (RFC 9111 §3.5) and no other,
 // so they are told (RFC 6750 §2.3). And a browser that offered subprotocols

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -85,6 +86,7 @@ func (b *builder) build() (*snapshot, error) {
 			b.parameters(fmt.Sprintf("routes[%d].policy", i), c, p)
 		}
 	}
+	b.privileges(s)
 	if err := b.faults.Err(); err != nil {
 		b.abandon(s)
 		return nil, err
@@ -237,7 +239,7 @@ func readKey(key config.Key) ([]byte, error) {
 func (b *builder) limit(s *snapshot, name string, c *config.Limit) {
 	o := limit.Options{
 		Name: name, Keys: c.Key, Rate: limit.Rate(c.Rate), Burst: c.Burst, IPv6Prefix: c.IPv6Prefix,
-		TierBy: c.TierBy, Cost: c.Cost, Costs: c.Costs, Report: c.Report,
+		TierBy: c.TierBy, Cost: c.Cost, Costs: c.Costs, Mode: limit.Mode(c.Mode),
 	}
 	if c.Tiers != nil {
 		o.Tiers = map[string]limit.Tier{}
@@ -431,9 +433,14 @@ func (b *builder) route(s *snapshot, c *config.Route) *builtRoute {
 		closeOnExpiry:  c.CloseOnExpiry,
 		rewrite:        newRewrite(c),
 		cors:           newCORS(c.CORS, c.Match),
+		report:         cmp.Or(c.Mode, b.cfg.Defaults.Mode) == "report",
+		reports:        map[string]bool{},
 	}
 	for _, i := range c.Issuers {
 		rt.mayGrant[i.Name] = i.MayGrant
+		if i.Mode != "" { // what is said to be enforced is, whoever says it
+			rt.reports[i.Name] = i.Mode == "report" && c.Mode != "enforce"
+		}
 		rt.privilegesFrom[i.Name] = sourceText(i.PrivilegesFrom)
 		if asScopes(i, c) {
 			rt.scope[i.Name] = strings.Join(c.All, " ")

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,17 +34,20 @@ type exchange struct {
 	requestID string
 	trace     trace
 
-	route      *builtRoute // nil until one matched
-	asksFirst  bool        // a CORS preflight, which the gateway answers
-	path       string      // the canonical escaped path
-	verified   *token.Verified
+	route      *builtRoute     // nil until one matched
+	asksFirst  bool            // a CORS preflight, which the gateway answers
+	path       string          // the canonical escaped path
+	signed     *token.Verified // nil until its issuer vouched for the token
+	verified   *token.Verified // the same, once its bearer may use it
 	actor      policy.Actor    // who acts in the token's subject's name
 	acting     bool            // somebody does
 	policy     policy.Decision // of the route's policy, if it was asked
 	decision   limit.Decision  // what the limits left
 	headers    []inject.Header
 	found      *foundToken // nil where no token was read
+	would      *refusal    // what report mode let pass, the first of it; nil: nothing
 	refused    *refusal    // nil if the request was forwarded
+	overdue    bool        // it outlived its token, which was told; for renew alone
 	forwarding bool        // the target may have been told of the request
 	abort      bool        // the client is gone: nothing more is to be written
 }
@@ -93,8 +97,8 @@ func (x *exchange) end() {
 		slog.Int64("bytes", x.w.bytes),
 		slog.Duration("duration", duration),
 	)
-	if x.verified != nil {
-		attrs = append(attrs, slog.String("issuer", x.verified.Issuer), slog.String("sub", bounded(x.verified.Claims.Get("sub").Text())))
+	if x.signed != nil {
+		attrs = append(attrs, slog.String("issuer", x.signed.Issuer), slog.String("sub", bounded(x.signed.Claims.Get("sub").Text())))
 	}
 	if x.acting {
 		attrs = append(attrs, slog.String("actor", bounded(x.actor.String())))
@@ -104,6 +108,13 @@ func (x *exchange) end() {
 	}
 	if x.policy.Undecided != "" {
 		attrs = append(attrs, slog.String("undecided", x.policy.Undecided))
+	}
+	if x.would != nil {
+		attrs = append(attrs, slog.String("would_refuse", string(x.would.reason)))
+		if x.refused == nil {
+			attrs = append(attrs, slog.String("detail", x.would.detail))
+		}
+		x.gateway.metrics.wouldRefuse.WithLabelValues(name, string(x.would.reason)).Inc()
 	}
 	if x.refused != nil {
 		reason = string(x.refused.reason)
@@ -182,9 +193,12 @@ func (x *exchange) take(limiters []*limit.Limiter) error {
 		return nil
 	}
 	d, err := limit.Take(x.r.Context(), limiters, limit.Subject{
-		IP: x.client, Route: x.route.name, Method: x.r.Method, Header: x.r.Header, Verified: x.verified,
+		IP: x.client, Route: x.route.name, Method: x.r.Method, Header: x.r.Header, Verified: x.verified, Report: x.route.report,
 	})
 	x.decision = x.decision.Tighter(d)
+	if d.Reported != nil {
+		x.note(d.Reported)
+	}
 	return err
 }
 
@@ -218,6 +232,9 @@ func (x *exchange) forward() error {
 		call.Lasts, call.Renew = x.lasts(), x.renew
 	}
 	call.Request = x.edit
+	if x.would != nil {
+		call.Headers = append(slices.Clip(x.headers), inject.Header{Name: inject.WouldRefuse, Value: string(x.would.reason)})
+	}
 	call.Response = x.mark
 	x.audit(allowed)
 	x.forwarding = true
@@ -227,7 +244,7 @@ func (x *exchange) forward() error {
 // edit changes the request's headers on their way to the target. It runs before
 // the gateway's own are set.
 func (x *exchange) edit(r *http.Request) {
-	if x.found != nil && !x.route.forwardToken {
+	if x.found != nil && !x.route.forwardToken && x.would == nil {
 		x.found.source.Remove(r)
 	}
 	x.route.rewrite.request.apply(r.Header)

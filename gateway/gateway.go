@@ -76,17 +76,6 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 	return g, nil
 }
 
-// Check builds cfg as [New] would, starts nothing, and returns what is wrong
-// as config.Faults.
-func Check(cfg *config.Config) error {
-	s, err := (&builder{cfg: cfg, log: slog.New(slog.DiscardHandler), transient: true}).build()
-	if err != nil {
-		return err
-	}
-	s.close(nil)
-	return nil
-}
-
 // Close stops what runs in the background, after the requests in flight. It
 // must be called once, when no more requests come.
 func (g *Gateway) Close() error {

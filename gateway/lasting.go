@@ -19,17 +19,22 @@ const (
 	askClock   = time.Minute
 )
 
+// ask is how long a request may go unasked about.
+func (s *snapshot) ask() time.Duration {
+	if s.revocation == nil {
+		return askClock
+	}
+	if _, ok := s.revocation.value.(*revoke.Lookup); ok {
+		return askLookup
+	}
+	return askReplica
+}
+
 // lasts is how long the request may last until it is asked about again; not
 // above 0 once its token has expired. The leeway is the grace: the request ends
 // when a new one with the same token would be refused.
 func (x *exchange) lasts() time.Duration {
-	ask := askClock
-	if x.snapshot.revocation != nil {
-		ask = askReplica
-		if _, ok := x.snapshot.revocation.value.(*revoke.Lookup); ok {
-			ask = askLookup
-		}
-	}
+	ask := x.snapshot.ask()
 	now := x.gateway.now()
 	left := x.verified.Expires + x.snapshot.config.Issuers[x.verified.Issuer].Leeway.Seconds() - float64(now.UnixNano())/1e9
 	if left >= ask.Seconds() { // an exp may be far beyond what a Duration holds
@@ -43,14 +48,29 @@ func (x *exchange) lasts() time.Duration {
 // once, to a gateway that cannot decide about them.
 func (x *exchange) renew(ctx context.Context) (time.Duration, error) {
 	left := x.lasts()
-	var err error
 	if left <= 0 {
-		err = token.Errorf(token.ExpiredToken, "issuer %s: the token expired while the request lasted", x.verified.Issuer)
-	} else if err = x.snapshot.revoked(ctx, x.found, x.verified); !isRevoked(err) {
-		return left, nil
+		err := token.Errorf(token.ExpiredToken, "issuer %s: the token expired while the request lasted", x.verified.Issuer)
+		if !x.reports() {
+			x.tell(ctx, "ended with its token", err)
+			return 0, err
+		}
+		if left = x.snapshot.ask(); !x.overdue {
+			x.overdue = true
+			x.gateway.metrics.wouldRefuse.WithLabelValues(x.route.name, string(token.ExpiredToken)).Inc()
+			x.tell(ctx, "would have ended with its token", err)
+		}
 	}
+	if err := x.snapshot.revoked(ctx, x.found, x.verified); isRevoked(err) {
+		x.tell(ctx, "ended with its token", err)
+		return 0, err
+	}
+	return left, nil
+}
+
+// tell writes the line about the end of a token in use.
+func (x *exchange) tell(ctx context.Context, message string, err error) {
 	f := asRefusal(err)
-	x.gateway.log.LogAttrs(ctx, slog.LevelInfo, "ended with its token",
+	x.gateway.log.LogAttrs(ctx, slog.LevelInfo, message,
 		slog.String("request_id", x.requestID),
 		slog.String("trace_id", x.trace.id()),
 		slog.String("route", x.route.name),
@@ -59,7 +79,6 @@ func (x *exchange) renew(ctx context.Context) (time.Duration, error) {
 		slog.String("reason", string(f.reason)),
 		slog.String("detail", f.detail),
 	)
-	return 0, err
 }
 
 func isRevoked(err error) bool {

@@ -20,14 +20,15 @@ const unmatched = "-"
 // metrics are the gateway's Prometheus metrics. Labels are names from the
 // configuration and words from fixed lists, never what a caller sent.
 type metrics struct {
-	registry   *prometheus.Registry
-	requests   *prometheus.CounterVec   // route, status, reason
-	durations  *prometheus.HistogramVec // route, status, reason
-	fetches    *prometheus.CounterVec   // issuer, kind, outcome
-	fallbacks  *prometheus.CounterVec   // dependency, posture
-	logouts    *prometheus.CounterVec   // issuer, outcome
-	collisions prometheus.Counter
-	reloads    *prometheus.CounterVec // outcome
+	registry    *prometheus.Registry
+	requests    *prometheus.CounterVec   // route, status, reason
+	durations   *prometheus.HistogramVec // route, status, reason
+	wouldRefuse *prometheus.CounterVec   // route, reason
+	fetches     *prometheus.CounterVec   // issuer, kind, outcome
+	fallbacks   *prometheus.CounterVec   // dependency, posture
+	logouts     *prometheus.CounterVec   // issuer, outcome
+	collisions  prometheus.Counter
+	reloads     *prometheus.CounterVec // outcome
 
 	auditErrors, adminRefusals prometheus.Counter
 }
@@ -44,6 +45,10 @@ func newMetrics(cache *issuer.Cache) *metrics {
 			Help:    "Time from a request's headers to the end of its response.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 60},
 		}, []string{"route", "status", "reason"}),
+		wouldRefuse: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "gatehouse_would_refuse_total",
+			Help: "Requests that mode: report let pass, by route name and the reason for which they would have been refused.",
+		}, []string{"route", "reason"}),
 		fetches: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "gatehouse_issuer_fetches_total",
 			Help: "Fetches of discovery documents and key sets, and introspections, by issuer and outcome.",
@@ -89,7 +94,7 @@ func newMetrics(cache *issuer.Cache) *metrics {
 		}, func() float64 { return float64(n()) })
 	}
 	m.registry.MustRegister(entries, bytes, lookups("hit", cache.Hits), lookups("miss", cache.Misses))
-	m.registry.MustRegister(m.requests, m.durations, m.fetches, m.fallbacks, m.logouts, m.collisions, m.reloads, m.auditErrors, m.adminRefusals,
+	m.registry.MustRegister(m.requests, m.durations, m.wouldRefuse, m.fetches, m.fallbacks, m.logouts, m.collisions, m.reloads, m.auditErrors, m.adminRefusals,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

@@ -3,7 +3,6 @@ package gateway
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -118,43 +117,31 @@ func (b *builder) actors(at string, c *config.Issuer) policy.ActorClaims {
 	return policy.NewActorClaims(paths...)
 }
 
-// PolicyTest is what became of one test that a policy has in its own file.
-type PolicyTest struct {
-	Policy, Test string
-	config.Pos            // of the test
-	Problem      string   // what differs; empty: passed
-	Steps        []string // of a test that failed: each condition that was looked at, and what it saw
-	Took         time.Duration
-}
-
-// RunPolicyTests runs the tests of the policies that the configuration's routes
-// name, in the order of names. It connects to nothing; the error is as that
-// of [Check].
-func RunPolicyTests(cfg *config.Config) ([]PolicyTest, error) {
-	s, err := (&builder{cfg: cfg, log: slog.New(slog.DiscardHandler), transient: true}).build()
-	if err != nil {
-		return nil, err
-	}
-	defer s.close(nil)
-	var out []PolicyTest
+// runPolicyTests runs the tests of the policies that routes name, in the order
+// of the policies' names.
+func (s *snapshot) runPolicyTests() []TestResult {
+	var out []TestResult
 	for _, name := range slices.Sorted(maps.Keys(s.policies)) {
 		var steps [][]string
-		start := time.Now()
+		var starts []time.Time
 		results := s.policies[name].Run(func(policy.Test) policy.Recorder {
-			steps = append(steps, nil)
+			steps, starts = append(steps, nil), append(starts, time.Now())
 			mine := &steps[len(steps)-1]
 			return func(step policy.Step) { *mine = append(*mine, stepText(step)) }
 		})
-		took := time.Since(start)
+		starts = append(starts, time.Now())
 		for i, r := range results {
-			t := PolicyTest{Policy: name, Test: r.Test.Name, Pos: cfg.Policies[name].At(fmt.Sprintf("tests[%d]", i)), Problem: r.Problem, Took: took}
+			t := TestResult{
+				Suite: name, Name: r.Test.Name, Pos: s.config.Policies[name].At(fmt.Sprintf("tests[%d]", i)),
+				Problem: r.Problem, Took: starts[i+1].Sub(starts[i]),
+			}
 			if r.Problem != "" {
 				t.Steps = steps[i]
 			}
 			out = append(out, t)
 		}
 	}
-	return out, nil
+	return out
 }
 
 func stepText(s policy.Step) string {

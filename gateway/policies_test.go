@@ -40,13 +40,13 @@ routes:
 
 func passes(t *testing.T, cfg *config.Config) {
 	t.Helper()
-	results, err := RunPolicyTests(cfg)
+	results, err := Check(cfg)
 	if err != nil || len(results) == 0 {
 		t.Fatalf("%d tests, %v", len(results), err)
 	}
 	for _, r := range results {
 		if r.Problem != "" {
-			t.Errorf("%s/%s: %s\n%s", r.Policy, r.Test, r.Problem, strings.Join(r.Steps, "\n"))
+			t.Errorf("%s/%s: %s\n%s", r.Suite, r.Name, r.Problem, strings.Join(r.Steps, "\n"))
 		}
 	}
 }
@@ -93,7 +93,7 @@ tests:
     rule: onw
     claims: {exp: 1}
 `)
-	_, err := RunPolicyTests(cfg)
+	_, err := Check(cfg)
 	var faults config.Faults
 	if !errors.As(err, &faults) {
 		t.Fatalf("got %v", err)
@@ -105,13 +105,13 @@ tests:
 			t.Errorf("no fault at %s:\n%v", want, err)
 		}
 	}
-	if err := Check(cfg); err == nil {
+	if _, err := Check(cfg); err == nil {
 		t.Error("check passes a policy that does not compile")
 	}
 }
 
 func TestRouteMustHaveItsPolicysParameters(t *testing.T) {
-	_, err := RunPolicyTests(policyConfig(t, `
+	_, err := Check(policyConfig(t, `
 allow:
   - claims:
       hero: {param: name}
@@ -124,7 +124,7 @@ tests:
 }
 
 func TestFailingPolicyTestTellsWhatItSaw(t *testing.T) {
-	results, err := RunPolicyTests(policyConfig(t, `
+	results, err := Check(policyConfig(t, `
 allow:
   - name: own
     claims:

@@ -49,24 +49,21 @@ func (x *exchange) serve() error {
 		return err
 	}
 	if x.found == nil && !rt.optional {
-		return token.Errorf(token.MissingToken, "no token in %s", rt.sourceNames())
+		if err := x.tolerate(token.Errorf(token.MissingToken, "no token in %s", rt.sourceNames())); err != nil {
+			return err
+		}
 	}
 	if x.found != nil {
 		if err := x.found.sameOrigin(x.r); err != nil {
 			return err
 		}
-		if err := x.snapshot.overFailures(x.client, x.found); err != nil {
+		if err := x.tolerate(x.snapshot.overFailures(x.client, x.found)); err != nil {
 			return err
 		}
-		if x.verified, err = x.found.issuers.Verify(x.asking(), x.found.raw); err != nil {
-			x.snapshot.countFailure(x.client, err)
+		if err := x.tolerate(x.verify()); err != nil {
 			return err
 		}
-		x.actor, x.acting = x.snapshot.actors[x.verified.Issuer].Find(x.verified.Claims)
-		if err := x.snapshot.proxies.bound(x.r, x.verified); err != nil {
-			return err
-		}
-		if err := x.snapshot.revoked(x.r.Context(), x.found, x.verified); err != nil {
+		if err := x.revoked(); err != nil {
 			return err
 		}
 	}
@@ -74,7 +71,7 @@ func (x *exchange) serve() error {
 		return err
 	}
 	if x.verified != nil {
-		if err := x.authorize(); err != nil {
+		if err := x.tolerate(x.authorize()); err != nil {
 			return err
 		}
 		if err := x.claimHeaders(); err != nil {

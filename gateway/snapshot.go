@@ -81,7 +81,9 @@ type builtRoute struct {
 	timeout        time.Duration
 	idleTimeout    time.Duration
 	closeOnExpiry  bool
-	introspects    bool // one of its issuers is asked about tokens
+	introspects    bool            // one of its issuers is asked about tokens
+	report         bool            // mode: report, for what no issuer of reports decides
+	reports        map[string]bool // by issuer, of those that have a mode of their own
 }
 
 // revoked refuses a token that was withdrawn, and forgets it.

@@ -3,8 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
-	"time"
+	"io/fs"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -22,67 +22,56 @@ and connects to nothing. It prints every fault as file:line:column: message, and
 warnings for what is allowed but suspicious, and runs the tests of the policies
 that the routes name. The exit status is 0 without faults and failures.
 
+With --watch it does so again, in milliseconds, whenever one of these files
+changes, until it is interrupted.
+
 A reload of a running gateway takes every change but one: listen addresses
 (server.listen, server.status) stay what they were until a restart.`,
 	}
 	file := configFlag(c)
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		cfg, warnings, err := loadConfig(*file)
-		var tests []gateway.PolicyTest
-		if err == nil {
-			tests, err = gateway.RunPolicyTests(cfg)
-		}
-		for _, w := range warnings {
-			fmt.Fprintln(c.ErrOrStderr(), w.Pos.String()+": warning: "+w.Message)
-		}
-		var faults config.Faults
-		if errors.As(err, &faults) {
-			fmt.Fprintln(c.ErrOrStderr(), faults)
-			return fmt.Errorf("%s has %s", *file, count(len(faults), "fault"))
-		}
+	asJSON := c.Flags().Bool("json", false, "print one JSON object, on one line")
+	junit := c.Flags().String("junit", "", "write JUnit's XML to this `file`, too")
+	watch := c.Flags().Bool("watch", false, "check again whenever a file changes")
+	check := func(reads func(string)) error {
+		r, err := gateway.CheckFile(*file, config.Options{Reads: reads})
 		if err != nil {
-			return err
+			return withHint(err)
 		}
-		if failed := printTests(c.OutOrStdout(), tests); failed > 0 {
-			return fmt.Errorf("%s of policies failed", count(failed, "test"))
+		if *junit != "" { // first, so that it is there when the output says how it went
+			err = writeJUnit(*junit, r)
 		}
-		fmt.Fprintf(c.OutOrStdout(), "%s: ok: %s, %s\n", *file, count(len(cfg.Routes), "route"), count(len(cfg.Issuers), "issuer"))
-		return nil
+		if *asJSON {
+			err = errors.Join(err, r.JSON(c.OutOrStdout()))
+		} else {
+			err = errors.Join(err, r.Text(c.OutOrStdout(), c.ErrOrStderr()))
+		}
+		return errors.Join(err, r.Err())
+	}
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if !*watch {
+			return check(nil)
+		}
+		return gateway.Watch(c.Context(), func(reads func(string)) {
+			if err := check(reads); err != nil {
+				fmt.Fprintln(c.ErrOrStderr(), "gatehouse:", err)
+			}
+		})
 	}
 	return c
 }
 
-// printTests prints the results of policies' tests as go test does, and returns
-// how many failed.
-func printTests(w io.Writer, tests []gateway.PolicyTest) (failed int) {
-	for len(tests) > 0 {
-		of, bad := 0, 0
-		for of < len(tests) && tests[of].Policy == tests[0].Policy {
-			of++
-		}
-		for _, t := range tests[:of] {
-			if t.Problem == "" {
-				continue
-			}
-			bad++
-			fmt.Fprintf(w, "--- FAIL: %s/%s\n    %s: %s\n", t.Policy, t.Test, t.Pos, t.Problem)
-			for _, step := range t.Steps {
-				fmt.Fprintf(w, "        %s\n", step)
-			}
-		}
-		if bad > 0 {
-			fmt.Fprintf(w, "FAIL\t%s\t%d of %s failed\n", tests[0].Policy, bad, count(of, "test"))
-		} else {
-			fmt.Fprintf(w, "ok\t%s\t%s\t%s\n", tests[0].Policy, count(of, "test"), tests[0].Took.Round(time.Microsecond))
-		}
-		failed, tests = failed+bad, tests[of:]
+func writeJUnit(path string, r gateway.CheckReport) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
 	}
-	return failed
+	return errors.Join(r.JUnit(f), f.Close())
 }
 
-func count(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
+// withHint says how to get a configuration where there is none.
+func withHint(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w; name another file with --config, or write a first one with: gatehouse init", err)
 	}
-	return fmt.Sprintf("%d %ss", n, what)
+	return err
 }

@@ -3,10 +3,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -40,7 +38,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(serveCommand(), checkCommand(), initCommand(), revokeCommand(), unrevokeCommand(), revocationsCommand(), tokenCommand())
+	root.AddCommand(serveCommand(), checkCommand(), privilegesCommand(), schemaCommand(), initCommand(), revokeCommand(), unrevokeCommand(), revocationsCommand(), tokenCommand())
 	if demo := demoCommand(); demo != nil {
 		root.AddCommand(demo)
 	}
@@ -81,8 +79,5 @@ func configFlag(c *cobra.Command) *string {
 // loadConfig reads the file; where there is none, it says how to get one.
 func loadConfig(file string) (*config.Config, []config.Fault, error) {
 	cfg, warnings, err := config.Load(file, config.Options{})
-	if errors.Is(err, fs.ErrNotExist) {
-		err = fmt.Errorf("%w; name another file with --config, or write a first one with: gatehouse init", err)
-	}
-	return cfg, warnings, err
+	return cfg, warnings, withHint(err)
 }

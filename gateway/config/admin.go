@@ -9,19 +9,19 @@ import (
 const minSecret = 16
 
 type fileAdminAuth struct {
-	TokenFile string                      `yaml:"token_file"`
-	Clients   map[string]*fileAdminClient `yaml:"clients"`
+	TokenFile string                      `yaml:"token_file" doc:"a file with the operators' bearer token"`
+	Clients   map[string]*fileAdminClient `yaml:"clients" doc:"OAuth clients by client_id"`
 }
 
 type fileAdminClient struct {
-	ClientSecret string `yaml:"client_secret" need:"the secret that the client shows, such as ${file:/run/secrets/hero-app}"`
+	ClientSecret string `yaml:"client_secret" need:"the secret that the client shows, such as ${file:/run/secrets/hero-app}" doc:"at least 16 bytes"`
 }
 
 type fileAudit struct {
-	File         string `yaml:"file" need:"where the records go: a file, or - for standard output"`
-	MaxBytes     int    `yaml:"max_bytes"`
-	Keep         int    `yaml:"keep"`
-	SampleAllows int    `yaml:"sample_allows"`
+	File         string `yaml:"file" need:"where the records go: a file, or - for standard output" doc:"a file, or - for standard output"`
+	MaxBytes     int    `yaml:"max_bytes" doc:"at which the file is rotated; default 100 MiB"`
+	Keep         int    `yaml:"keep" doc:"how many old files stay; default 10"`
+	SampleAllows int    `yaml:"sample_allows" doc:"100 writes one of a hundred allowed requests; default all"`
 }
 
 func (r *reader) admin(f *fileServer, s *Server) {

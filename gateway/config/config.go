@@ -24,6 +24,7 @@ type Config struct {
 	Headers    Headers
 	Limits     map[string]*Limit
 	Upstreams  map[string]*Upstream // those named in the file; a route with a bare URL has another
+	Privileges []Privilege          // the catalogue, in the order of the file; nil if it has none
 	Defaults   Defaults
 	Routes     []*Route
 	Policies   map[string]*Policy // those that routes name; nil if none does
@@ -92,6 +93,7 @@ type Issuer struct {
 	IgnoreCnf      bool     // cnf: ignore
 	ActorFrom      []string // paths to claims that name an actor where act does not
 	Introspection  Introspection
+	Mode           string // "enforce" or "report" for tokens that select it; "" for that of each route
 	// BackchannelLogout is where the issuer tells of sessions that ended.
 	BackchannelLogout BackchannelLogout
 }
@@ -213,7 +215,7 @@ type Limit struct {
 	Shared     bool            // one bucket for all gateways, in Redis
 	Lease      int             // tokens taken from Redis at once; 0: each request asks
 	OnError    string          // "local", "allow" or "deny", of a shared limit
-	Report     bool            // count what would be refused, and admit it
+	Mode       string          // "enforce", "report", or "" for that of each route
 }
 
 // Rate is so many requests in so long a time.
@@ -229,6 +231,13 @@ type Upstream struct {
 	Targets []*url.URL // scheme and host, and a path that is put before each request's
 }
 
+// Privilege is one that exists, where the file says which do.
+type Privilege struct {
+	Name        string
+	Description string
+	From        []string // the issuers, by name, whose tokens carry it; nil: any
+}
+
 // Defaults are what routes inherit; a route's own issuers and limits replace these.
 type Defaults struct {
 	Issuers     []string
@@ -237,6 +246,7 @@ type Defaults struct {
 	IdleTimeout time.Duration
 	// CloseOnExpiry ends what outlives its token; default true.
 	CloseOnExpiry   bool
+	Mode            string // "enforce" or "report"
 	MaxBody         int64
 	RequestHeaders  HeaderEdits
 	ResponseHeaders HeaderEdits
@@ -286,6 +296,7 @@ type Route struct {
 	IdleTimeout  time.Duration
 	// CloseOnExpiry ends what outlives its token; means nothing on public routes.
 	CloseOnExpiry bool
+	Mode          string // the route's own, "enforce" or "report"; "" for Defaults.Mode
 
 	MaxBody         int64  // bytes of a request's body; 0: any
 	AddPrefix       string // without a trailing slash

@@ -151,7 +151,7 @@ func TestDefaults(t *testing.T) {
 		Headers:   Headers{Prefix: "x-jwt-", MaxBytes: 8192},
 		Limits:    map[string]*Limit{},
 		Upstreams: map[string]*Upstream{},
-		Defaults:  Defaults{Timeout: 10 * time.Second, IdleTimeout: time.Minute, CloseOnExpiry: true},
+		Defaults:  Defaults{Timeout: 10 * time.Second, IdleTimeout: time.Minute, CloseOnExpiry: true, Mode: "enforce"},
 		Routes: []*Route{{
 			Name:        "GET /heroes/{id}",
 			Match:       Match{Methods: []string{"GET"}, Path: "/heroes/{id}"},
@@ -269,13 +269,14 @@ func TestWhole(t *testing.T) {
 	})
 	perUser := &Limit{Name: "per_user", Key: []string{"claim:sub", "route"}, Rate: Rate{100, time.Minute}, Burst: 20, IPv6Prefix: 56, Cost: 1, Costs: map[string]int{"POST": 5, "OPTIONS": 0},
 		Shared: true, Lease: 2, OnError: "allow", TierBy: "claim:plan", Tiers: map[string]Rate{"gold": {1000, time.Minute}}}
-	perIP := &Limit{Name: "per_ip", Key: []string{"ip"}, Rate: Rate{50, time.Second}, IPv6Prefix: 64, Cost: 2, Report: true}
+	perIP := &Limit{Name: "per_ip", Key: []string{"ip"}, Rate: Rate{50, time.Second}, IPv6Prefix: 64, Cost: 2, Mode: "report"}
 	equal(t, "limits", cfg.Limits, map[string]*Limit{"per_user": perUser, "per_ip": perIP})
+	equal(t, "privileges", cfg.Privileges, []Privilege{{"CREATE_HERO", "May create heroes.", []string{"main"}}, {"READ_HEROES", "", []string{"main"}}, {"scope:heroes", "", nil}})
 	heroes := &Upstream{"heroes", []*url.URL{mustURL(t, "http://127.0.0.1:9001"), mustURL(t, "https://heroes.example.com/base")}}
 	bare := &Upstream{"http://127.0.0.1:9003/base/", []*url.URL{mustURL(t, "http://127.0.0.1:9003/base/")}}
 	equal(t, "upstreams", cfg.Upstreams, map[string]*Upstream{"heroes": heroes})
 	deny := HeaderEdits{Set: map[string]string{"X-Frame-Options": "DENY"}}
-	equal(t, "defaults", cfg.Defaults, Defaults{Issuers: []string{"main"}, Limits: []string{"per_ip"}, Timeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxBody: 1 << 30, ResponseHeaders: deny})
+	equal(t, "defaults", cfg.Defaults, Defaults{Issuers: []string{"main"}, Limits: []string{"per_ip"}, Timeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxBody: 1 << 30, ResponseHeaders: deny, Mode: "report"})
 
 	jwks := JWKS{Refresh: 10 * time.Minute, MinRefreshInterval: 30 * time.Second, MaxStale: 24 * time.Hour}
 	privileges := []ClaimSource{{Claim: "privileges"}}
@@ -298,6 +299,7 @@ func TestWhole(t *testing.T) {
 			Misses: Misses{Rate{10, time.Second}, 20},
 		},
 		ActorFrom:         []string{"act.sub", "impersonator"},
+		Mode:              "enforce",
 		BackchannelLogout: BackchannelLogout{"/logout/main", []string{"gatehouse", "shop"}, Rate{5, time.Minute}},
 	}
 	local := &Issuer{
@@ -320,7 +322,7 @@ func TestWhole(t *testing.T) {
 		Issuers: []*Issuer{main}, All: []string{"CREATE_HERO"}, Limits: []*Limit{perUser, perIP}, Upstream: heroes,
 		Policy: "whole", Delegation: Delegation{Actors: []Actor{{"", "helpdesk"}, {"https://other.example.com", "batch"}}},
 		StepUp:      StepUp{[]string{"gold", "silver"}, []string{"otp"}, []string{"hwk", "swk"}, 5 * time.Minute},
-		StripPrefix: "/heroes-service", ForwardToken: true, EncodedSlash: true, Timeout: time.Minute, IdleTimeout: time.Hour, CloseOnExpiry: true,
+		StripPrefix: "/heroes-service", ForwardToken: true, EncodedSlash: true, Timeout: time.Minute, IdleTimeout: time.Hour, CloseOnExpiry: true, Mode: "enforce",
 		MaxBody: 10 << 20, AddPrefix: "/v2", RewriteHost: "heroes.internal:8080",
 		RequestHeaders:  HeaderEdits{Set: map[string]string{"X-Tenant": "blue"}, Add: map[string]string{"Accept-Language": "en"}, Remove: []string{"User-Agent"}},
 		ResponseHeaders: HeaderEdits{Remove: []string{"Server"}},
@@ -537,7 +539,7 @@ func TestPositions(t *testing.T) {
 			t.Errorf("%s is at %v: %q, want %q", path, p, got, want)
 		}
 	}
-	equal(t, "the fault", cfg.Faultf("routes[3].upstream", "is %s", "down").Error(), "testdata/ok/whole.yaml:229:15: is down")
+	equal(t, "the fault", cfg.Faultf("routes[3].upstream", "is %s", "down").Error(), "testdata/ok/whole.yaml:239:15: is down")
 	equal(t, "the position in no file", new(Config).At("routes[0]"), Pos{})
 }
 
@@ -620,7 +622,7 @@ func FuzzPolicy(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		p, faults := newReader("routes.yaml", env).parsePolicy("p.yaml", "p", data)
+		p, faults := newReader("routes.yaml", Options{env, func(string) {}}).parsePolicy("p.yaml", "p", data)
 		for _, fault := range faults {
 			if fault.File != "p.yaml" || fault.Line < 1 || fault.Column < 1 {
 				t.Errorf("a fault without a place: %v", fault)

@@ -17,69 +17,71 @@ import (
 // references; see reader for their tags.
 
 type fileConfig struct {
-	Version    int                      `yaml:"version"`
-	Server     fileServer               `yaml:"server"`
-	Redis      fileRedis                `yaml:"redis"`
-	Issuers    map[string]*fileIssuer   `yaml:"issuers"`
-	Revocation fileRevocation           `yaml:"revocation"`
-	Headers    fileHeaders              `yaml:"headers"`
-	Limits     map[string]*fileLimit    `yaml:"limits"`
-	Upstreams  map[string]*fileUpstream `yaml:"upstreams"`
-	Defaults   fileDefaults             `yaml:"defaults"`
-	Routes     []fileRoute              `yaml:"routes" need:"the list of what is forwarded where"`
+	Version    int                       `yaml:"version" doc:"the version of the file's format; 1 is the only one"`
+	Server     fileServer                `yaml:"server" doc:"where the gateway listens, and whom it believes"`
+	Redis      fileRedis                 `yaml:"redis" doc:"the store that gateways share"`
+	Issuers    map[string]*fileIssuer    `yaml:"issuers" doc:"the parties whose tokens are accepted, by names of lower-case letters, digits and hyphens"`
+	Revocation fileRevocation            `yaml:"revocation" doc:"how tokens that were withdrawn are found"`
+	Headers    fileHeaders               `yaml:"headers" doc:"which headers tell backends who is calling"`
+	Limits     map[string]*fileLimit     `yaml:"limits" doc:"rate limits by name"`
+	Upstreams  map[string]*fileUpstream  `yaml:"upstreams" doc:"backends by name"`
+	Privileges map[string]*filePrivilege `yaml:"privileges" doc:"all the privileges that exist; another one is a fault then"`
+	Defaults   fileDefaults              `yaml:"defaults" doc:"what routes inherit; their own values replace these"`
+	Routes     []fileRoute               `yaml:"routes" need:"the list of what is forwarded where" doc:"what is forwarded where; the most specific match wins"`
 }
 
 type fileServer struct {
-	Listen         address          `yaml:"listen"`
-	Status         address          `yaml:"status"`
-	TrustedProxies []network        `yaml:"trusted_proxies"`
-	AuthFailures   fileAuthFailures `yaml:"auth_failures"`
-	Admin          address          `yaml:"admin"`
-	AdminAuth      fileAdminAuth    `yaml:"admin_auth"`
-	Audit          fileAudit        `yaml:"audit"`
+	Listen         address          `yaml:"listen" doc:"host:port on which the gateway serves; default :8080"`
+	Status         address          `yaml:"status" doc:"host:port of /livez, /readyz and /metrics; default off"`
+	TrustedProxies []network        `yaml:"trusted_proxies" doc:"networks of the proxies in front, which alone may send X-Forwarded-*, Forwarded and Client-Cert*"`
+	AuthFailures   fileAuthFailures `yaml:"auth_failures" doc:"a limit of the invalid tokens of one address"`
+	Admin          address          `yaml:"admin" doc:"host:port of the admin listener; default off"`
+	AdminAuth      fileAdminAuth    `yaml:"admin_auth" doc:"who may use the admin listener"`
+	Audit          fileAudit        `yaml:"audit" doc:"a record of each decision"`
 }
 
 type fileAuthFailures struct {
-	Rate  rate `yaml:"rate" need:"how many invalid tokens an address may send, such as 10/1m"`
-	Burst int  `yaml:"burst"`
+	Rate  rate `yaml:"rate" need:"how many invalid tokens an address may send, such as 10/1m" doc:"COUNT/DURATION, such as 10/1m"`
+	Burst int  `yaml:"burst" doc:"how many may come at once; default: the count of the rate"`
 }
 
 type fileRedis struct {
-	URL      redisURL `yaml:"url" need:"where the shared store is, such as redis://127.0.0.1:6379/0"`
-	Username string   `yaml:"username"`
-	Password string   `yaml:"password"`
-	CAFile   string   `yaml:"ca_file"`
-	Replicas int      `yaml:"replicas"`
+	URL      redisURL `yaml:"url" need:"where the shared store is, such as redis://127.0.0.1:6379/0" doc:"redis://, rediss:// for TLS, +sentinel or +cluster, or unix://"`
+	Username string   `yaml:"username" doc:"of an ACL user; default: that of the URL"`
+	Password string   `yaml:"password" doc:"default: that of the URL"`
+	CAFile   string   `yaml:"ca_file" doc:"a PEM file of authorities for rediss://"`
+	Replicas int      `yaml:"replicas" doc:"how many gateways share this Redis; default: as last seen there"`
 }
 
 type fileIssuer struct {
-	Issuer         string                `yaml:"issuer" need:"the iss claim of its tokens, such as https://id.example.com, or none"`
-	Insecure       bool                  `yaml:"insecure"`
-	Audiences      audiences             `yaml:"audiences" need:"the aud values of which a token must name one, or the word any"`
-	Algorithms     []string              `yaml:"algorithms" enum:"RS256,RS384,RS512,PS256,PS384,PS512,ES256,ES384,ES512,EdDSA,HS256,HS384,HS512"`
-	Leeway         time.Duration         `yaml:"leeway" min:"0"`
-	PrivilegesFrom oneOrMany[fileSource] `yaml:"privileges_from"`
-	TokenFrom      oneOrMany[filePlace]  `yaml:"token_from"`
-	JWKS           fileJWKS              `yaml:"jwks"`
-	Keys           []fileKey             `yaml:"keys"`
-	Secret         string                `yaml:"secret"`
-	MaxLifetime    time.Duration         `yaml:"max_lifetime"`
-	MayGrant       []string              `yaml:"may_grant"`
-	Cnf            string                `yaml:"cnf" enum:"ignore"`
-	Profile        string                `yaml:"profile" enum:"jwt,rfc9068"`
-	AcceptIDTokens bool                  `yaml:"accept_id_tokens"`
-	RequiredClaims requiredClaims        `yaml:"required_claims"`
-	Introspection  fileIntrospection     `yaml:"introspection"`
-	ActorFrom      oneOrMany[claim]      `yaml:"actor_from"`
+	Issuer         string                `yaml:"issuer" need:"the iss claim of its tokens, such as https://id.example.com, or none" doc:"the iss of its tokens, exactly; or none, for tokens without"`
+	Insecure       bool                  `yaml:"insecure" doc:"true allows http:// to other machines than this one"`
+	Audiences      audiences             `yaml:"audiences" need:"the aud values of which a token must name one, or the word any" doc:"a token must name one of these in aud; any accepts every token of the issuer"`
+	Algorithms     []string              `yaml:"algorithms" enum:"RS256,RS384,RS512,PS256,PS384,PS512,ES256,ES384,ES512,EdDSA,HS256,HS384,HS512" doc:"the JWS algorithms that are accepted"`
+	Leeway         time.Duration         `yaml:"leeway" min:"0" doc:"how far clocks may differ, at most 5m; default 30s"`
+	PrivilegesFrom oneOrMany[fileSource] `yaml:"privileges_from" doc:"the claims with the privileges; default: privileges"`
+	TokenFrom      oneOrMany[filePlace]  `yaml:"token_from" doc:"where tokens may stand in a request; default: header"`
+	JWKS           fileJWKS              `yaml:"jwks" doc:"how its keys are fetched"`
+	Keys           []fileKey             `yaml:"keys" doc:"static public keys instead"`
+	Secret         string                `yaml:"secret" doc:"a shared secret for HS* instead"`
+	MaxLifetime    time.Duration         `yaml:"max_lifetime" doc:"the longest that a token may live, from iat to exp"`
+	MayGrant       []string              `yaml:"may_grant" doc:"the privileges that its tokens may carry; needed on routes with several issuers"`
+	Cnf            string                `yaml:"cnf" enum:"ignore" doc:"ignore accepts tokens that are bound to a key as if they were not"`
+	Profile        string                `yaml:"profile" enum:"jwt,rfc9068" doc:"rfc9068 asks for what RFC 9068 demands of an access token; default jwt"`
+	AcceptIDTokens bool                  `yaml:"accept_id_tokens" doc:"true accepts tokens with nonce, at_hash or c_hash"`
+	RequiredClaims requiredClaims        `yaml:"required_claims" doc:"claims that a token must have, and perhaps their values"`
+	Introspection  fileIntrospection     `yaml:"introspection" doc:"whether the issuer itself is asked about tokens (RFC 7662)"`
+	ActorFrom      oneOrMany[claim]      `yaml:"actor_from" doc:"claims that name who acts in the subject's name where act does not"`
+	Mode           string                `yaml:"mode" enum:"enforce,report" doc:"report lets pass what would be refused of its tokens, and tells of it; default: that of the route"`
 
-	BackchannelLogout fileLogout `yaml:"backchannel_logout"`
+	BackchannelLogout fileLogout `yaml:"backchannel_logout" doc:"where the issuer tells of sessions that ended (OpenID Connect Back-Channel Logout 1.0)"`
 }
 
 // fileLogout is the path of an endpoint, or that with more to say.
 type fileLogout struct {
-	Path      string   `yaml:"path" need:"where the provider posts logout tokens, such as /backchannel-logout"`
-	Audiences []string `yaml:"audiences"`
-	Rate      rate     `yaml:"rate"`
+	Path      string   `yaml:"path" need:"where the provider posts logout tokens, such as /backchannel-logout" doc:"where the provider posts logout tokens"`
+	Audiences []string `yaml:"audiences" doc:"the client ids that the provider knows the gateway's users by; default: the issuer's audiences and the client_id of introspection"`
+	Rate      rate     `yaml:"rate" doc:"how many refused logout tokens one address may send; default 10/1s"`
 }
 
 func (l *fileLogout) readNode(r *reader, n *yaml.Node, path string) {
@@ -92,127 +94,134 @@ func (l *fileLogout) readNode(r *reader, n *yaml.Node, path string) {
 }
 
 type fileJWKS struct {
-	URI                webURL        `yaml:"uri"`
-	Refresh            time.Duration `yaml:"refresh"`
-	MinRefreshInterval time.Duration `yaml:"min_refresh_interval"`
-	MaxStale           time.Duration `yaml:"max_stale"`
-	Snapshot           string        `yaml:"snapshot"`
+	URI                webURL        `yaml:"uri" doc:"the URL of the key set; default: by discovery"`
+	Refresh            time.Duration `yaml:"refresh" doc:"how often keys are fetched; default 10m"`
+	MinRefreshInterval time.Duration `yaml:"min_refresh_interval" doc:"the least time between two fetches; default 30s"`
+	MaxStale           time.Duration `yaml:"max_stale" doc:"how long the last good keys serve while the provider is down; default 24h"`
+	Snapshot           string        `yaml:"snapshot" doc:"a file that keeps the last good keys over a restart"`
 }
 
 type fileIntrospection struct {
-	When     string         `yaml:"when" enum:"never,opaque,always"`
-	Interval time.Duration  `yaml:"interval"`
-	Endpoint webURL         `yaml:"endpoint"`
-	Auth     fileClientAuth `yaml:"auth"`
-	OnError  fileStale      `yaml:"on_error"`
-	Misses   fileMisses     `yaml:"misses"`
+	When     string         `yaml:"when" enum:"never,opaque,always" doc:"opaque: about tokens that are no JWT; always: about JWTs, too; default never"`
+	Interval time.Duration  `yaml:"interval" doc:"how long an answer holds; default 30s"`
+	Endpoint webURL         `yaml:"endpoint" doc:"the URL to ask; default: by discovery"`
+	Auth     fileClientAuth `yaml:"auth" doc:"how the gateway shows the provider who it is"`
+	OnError  fileStale      `yaml:"on_error" doc:"what holds while the provider cannot be asked"`
+	Misses   fileMisses     `yaml:"misses" doc:"a limit of the tokens of one address that the provider is asked about"`
 }
 
 type fileMisses struct {
-	Rate  rate `yaml:"rate" need:"how many tokens of one address the provider is asked about, such as 50/1s"`
-	Burst int  `yaml:"burst"`
+	Rate  rate `yaml:"rate" need:"how many tokens of one address the provider is asked about, such as 50/1s" doc:"COUNT/DURATION, such as 50/1s"`
+	Burst int  `yaml:"burst" doc:"how many may come at once; default: the count of the rate"`
 }
 
 type fileClientAuth struct {
-	Method       string `yaml:"method" enum:"client_secret_basic,client_secret_post,private_key_jwt"`
-	ClientID     string `yaml:"client_id" need:"the name under which the provider knows the gateway"`
-	ClientSecret string `yaml:"client_secret"`
-	KeyFile      string `yaml:"key_file"`
+	Method       string `yaml:"method" enum:"client_secret_basic,client_secret_post,private_key_jwt" doc:"default client_secret_basic"`
+	ClientID     string `yaml:"client_id" need:"the name under which the provider knows the gateway" doc:"the name under which the provider knows the gateway"`
+	ClientSecret string `yaml:"client_secret" doc:"of client_secret_basic and client_secret_post"`
+	KeyFile      string `yaml:"key_file" doc:"of private_key_jwt: a private key in PEM or JWK"`
 }
 
 type fileStale struct {
-	MaxStale time.Duration `yaml:"max_stale" min:"0"`
+	MaxStale time.Duration `yaml:"max_stale" min:"0" doc:"how much longer an answer holds; default 0s"`
 }
 
 type fileKey struct {
-	File string `yaml:"file"`
-	Env  string `yaml:"env"`
+	File string `yaml:"file" doc:"a PEM or JWK file"`
+	Env  string `yaml:"env" doc:"the name of an environment variable that holds PEM or JWK"`
 }
 
 type fileRevocation struct {
-	Check        []string      `yaml:"check" enum:"jti,sid,sub,client_id"`
-	Mode         string        `yaml:"mode" enum:"lookup,replica"`
-	Sync         string        `yaml:"sync" enum:"tracking,poll"`
-	PollInterval time.Duration `yaml:"poll_interval"`
-	OnError      fileOnError   `yaml:"on_error"`
+	Check        []string      `yaml:"check" enum:"jti,sid,sub,client_id" doc:"the kinds of revocation that are looked up; default all"`
+	Mode         string        `yaml:"mode" enum:"lookup,replica" doc:"lookup asks Redis per request, replica keeps a copy; default lookup"`
+	Sync         string        `yaml:"sync" enum:"tracking,poll" doc:"how a replica follows Redis; default tracking"`
+	PollInterval time.Duration `yaml:"poll_interval" doc:"how often a replica asks with sync: poll; default 1s"`
+	OnError      fileOnError   `yaml:"on_error" doc:"what holds while Redis cannot be asked"`
 }
 
 type fileOnError struct {
-	Then     string        `yaml:"then" enum:"deny,allow"`
-	MaxStale time.Duration `yaml:"max_stale"`
+	Then     string        `yaml:"then" enum:"deny,allow" doc:"default deny"`
+	MaxStale time.Duration `yaml:"max_stale" doc:"how long a replica decides without Redis; default 5m"`
 }
 
 type fileHeaders struct {
-	Prefix   string       `yaml:"prefix"`
-	Claims   headerClaims `yaml:"claims"`
-	MaxBytes int          `yaml:"max_bytes"`
+	Prefix   string       `yaml:"prefix" doc:"what the names of claim headers begin with; default x-jwt-"`
+	Claims   headerClaims `yaml:"claims" doc:"all, or a map of what follows the prefix to the path of a claim; default all"`
+	MaxBytes int          `yaml:"max_bytes" doc:"names and values together; default 8192"`
 }
 
 type fileLimit struct {
-	Key        oneOrMany[limitKey] `yaml:"key" need:"what is counted: ip, route, issuer, claim:PATH or header:NAME"`
-	Rate       rate                `yaml:"rate" need:"how much is let through, such as 100/1m"`
-	Burst      int                 `yaml:"burst"`
-	IPv6Prefix int                 `yaml:"ipv6_prefix"`
-	Scope      string              `yaml:"scope" enum:"local,shared"`
-	Lease      int                 `yaml:"lease"`
-	OnError    string              `yaml:"on_error" enum:"local,allow,deny"`
-	Cost       costs               `yaml:"cost"`
-	Tiers      fileTiers           `yaml:"tiers"`
-	Mode       string              `yaml:"mode" enum:"enforce,report"`
+	Key        oneOrMany[limitKey] `yaml:"key" need:"what is counted: ip, route, issuer, claim:PATH or header:NAME" doc:"what is counted apart: ip, route, issuer, claim:PATH, header:NAME, or several together"`
+	Rate       rate                `yaml:"rate" need:"how much is let through, such as 100/1m" doc:"COUNT/DURATION, such as 100/1m"`
+	Burst      int                 `yaml:"burst" doc:"how many requests may come at once; default: the count of the rate"`
+	IPv6Prefix int                 `yaml:"ipv6_prefix" doc:"how many bits of an IPv6 address tell callers apart; default 64"`
+	Scope      string              `yaml:"scope" enum:"local,shared" doc:"shared: all gateways on one Redis count together; default local"`
+	Lease      int                 `yaml:"lease" doc:"of a shared limit: how many tokens a gateway takes from Redis at once"`
+	OnError    string              `yaml:"on_error" enum:"local,allow,deny" doc:"of a shared limit while Redis cannot be asked; default local"`
+	Cost       costs               `yaml:"cost" doc:"how many tokens a request takes: a number, or numbers by method; default 1"`
+	Tiers      fileTiers           `yaml:"tiers" doc:"rates by a claim's value"`
+	Mode       string              `yaml:"mode" enum:"enforce,report" doc:"report admits what would be refused, and tells of it; default: that of the route"`
 }
 
 type fileTiers struct {
-	By    tierClaim        `yaml:"by" need:"the claim that says a caller's tier, such as claim:plan"`
-	Rates map[string]*rate `yaml:"rates" need:"the rates by the claim's value, such as gold: 1000/1m"`
+	By    tierClaim        `yaml:"by" need:"the claim that says a caller's tier, such as claim:plan" doc:"the claim that says a caller's tier, such as claim:plan"`
+	Rates map[string]*rate `yaml:"rates" need:"the rates by the claim's value, such as gold: 1000/1m" doc:"the rates by the claim's value"`
 }
 
 type fileUpstream struct {
-	Targets []webURL `yaml:"targets" need:"the URLs that serve it, such as http://127.0.0.1:9000"`
+	Targets []webURL `yaml:"targets" need:"the URLs that serve it, such as http://127.0.0.1:9000" doc:"URLs that serve the same, taken in turn"`
+}
+
+type filePrivilege struct {
+	Description string            `yaml:"description" doc:"what it is for"`
+	From        oneOrMany[string] `yaml:"from" doc:"the issuers whose tokens carry it; default any"`
 }
 
 type fileDefaults struct {
-	Issuers     []string      `yaml:"issuers"`
-	Limits      []string      `yaml:"limits"`
-	Timeout     time.Duration `yaml:"timeout"`
-	IdleTimeout time.Duration `yaml:"idle_timeout"`
+	Issuers     []string      `yaml:"issuers" doc:"whose tokens are accepted; default: the file's only issuer"`
+	Limits      []string      `yaml:"limits" doc:"the rate limits of routes that name none"`
+	Timeout     time.Duration `yaml:"timeout" doc:"how long the backend may take until the headers of its answer; default 10s"`
+	IdleTimeout time.Duration `yaml:"idle_timeout" doc:"how long bodies may be silent between two bytes; default 60s"`
 
-	CloseOnExpiry bool `yaml:"close_on_expiry"`
+	CloseOnExpiry bool   `yaml:"close_on_expiry" doc:"whether what lasts ends with its token; default true"`
+	Mode          string `yaml:"mode" enum:"enforce,report" doc:"report lets pass what would be refused, and tells of it; default enforce"`
 
-	MaxBody         size            `yaml:"max_body"`
-	RequestHeaders  fileHeaderEdits `yaml:"request_headers"`
-	ResponseHeaders fileHeaderEdits `yaml:"response_headers"`
-	CORS            fileCORS        `yaml:"cors"`
+	MaxBody         size            `yaml:"max_body" doc:"how large a request's body may be, such as 10MiB; default any size"`
+	RequestHeaders  fileHeaderEdits `yaml:"request_headers" doc:"changes to the headers that the backend receives"`
+	ResponseHeaders fileHeaderEdits `yaml:"response_headers" doc:"changes to the headers that callers receive"`
+	CORS            fileCORS        `yaml:"cors" doc:"which pages of other origins may read the answers"`
 }
 
 type fileRoute struct {
-	Name         string        `yaml:"name"`
-	Match        fileMatch     `yaml:"match" need:"the requests it is for, such as GET /heroes/{id}"`
-	Public       bool          `yaml:"public"`
-	Auth         string        `yaml:"auth" enum:"required,optional"`
-	Issuers      []string      `yaml:"issuers"`
-	Privileges   privileges    `yaml:"privileges"`
-	Policy       string        `yaml:"policy"`
-	Delegation   delegation    `yaml:"delegation"`
-	ACR          []string      `yaml:"acr"`
-	AMR          privileges    `yaml:"amr"`
-	MaxAuthAge   time.Duration `yaml:"max_auth_age"`
-	Limits       []string      `yaml:"limits"`
-	Upstream     string        `yaml:"upstream" need:"where its requests go: a name in upstreams, or a URL"`
-	StripPrefix  string        `yaml:"strip_prefix"`
-	ForwardToken bool          `yaml:"forward_token"`
-	EncodedSlash string        `yaml:"encoded_slash" enum:"refuse,allow"`
-	Timeout      time.Duration `yaml:"timeout"`
-	IdleTimeout  time.Duration `yaml:"idle_timeout"`
+	Name         string        `yaml:"name" doc:"what logs and metrics call it; default: the match"`
+	Match        fileMatch     `yaml:"match" need:"the requests it is for, such as GET /heroes/{id}" doc:"[METHOD[,METHOD]] [host]/path, such as GET /heroes/{id}; or a map"`
+	Public       bool          `yaml:"public" doc:"true: everyone may pass, and tokens are neither read nor removed"`
+	Auth         string        `yaml:"auth" enum:"required,optional" doc:"optional: a request without a token passes, too; default required"`
+	Issuers      []string      `yaml:"issuers" doc:"whose tokens are accepted"`
+	Privileges   privileges    `yaml:"privileges" doc:"what a token must grant: a list of which all are needed, or all and any; [] is any valid token"`
+	Policy       string        `yaml:"policy" doc:"the file in policies/, without .yaml, which must allow the request, too"`
+	Delegation   delegation    `yaml:"delegation" doc:"who may act in another's name: allow, deny, or the actors; default allow"`
+	ACR          []string      `yaml:"acr" doc:"the claim acr must be one of these"`
+	AMR          privileges    `yaml:"amr" doc:"the claim amr must have all of these, or one of any"`
+	MaxAuthAge   time.Duration `yaml:"max_auth_age" doc:"how long ago auth_time may be, in whole seconds"`
+	Limits       []string      `yaml:"limits" doc:"the rate limits that all must admit the request"`
+	Upstream     string        `yaml:"upstream" need:"where its requests go: a name in upstreams, or a URL" doc:"a name in upstreams, or the URL of a single target"`
+	StripPrefix  string        `yaml:"strip_prefix" doc:"whole segments of the path that the backend does not see"`
+	ForwardToken bool          `yaml:"forward_token" doc:"true: the backend receives the token, too"`
+	EncodedSlash string        `yaml:"encoded_slash" enum:"refuse,allow" doc:"allow: a path may hold %2f inside a segment; default refuse"`
+	Timeout      time.Duration `yaml:"timeout" doc:"how long the backend may take until the headers of its answer"`
+	IdleTimeout  time.Duration `yaml:"idle_timeout" doc:"how long bodies may be silent between two bytes"`
 
-	CloseOnExpiry bool `yaml:"close_on_expiry"`
+	CloseOnExpiry bool   `yaml:"close_on_expiry" doc:"whether what lasts ends with its token"`
+	Mode          string `yaml:"mode" enum:"enforce,report" doc:"report lets pass what would be refused, and tells of it"`
 
-	MaxBody         size            `yaml:"max_body"`
-	AddPrefix       string          `yaml:"add_prefix"`
-	RewriteHost     string          `yaml:"rewrite_host"`
-	RequestHeaders  fileHeaderEdits `yaml:"request_headers"`
-	ResponseHeaders fileHeaderEdits `yaml:"response_headers"`
-	RewriteCookies  fileCookies     `yaml:"rewrite_cookies"`
-	CORS            fileCORS        `yaml:"cors"`
+	MaxBody         size            `yaml:"max_body" doc:"how large a request's body may be, such as 10MiB"`
+	AddPrefix       string          `yaml:"add_prefix" doc:"what is put before the path, after strip_prefix"`
+	RewriteHost     string          `yaml:"rewrite_host" doc:"the Host that the backend sees; target: its own"`
+	RequestHeaders  fileHeaderEdits `yaml:"request_headers" doc:"changes to the headers that the backend receives"`
+	ResponseHeaders fileHeaderEdits `yaml:"response_headers" doc:"changes to the headers that callers receive"`
+	RewriteCookies  fileCookies     `yaml:"rewrite_cookies" doc:"changes to the backend's Set-Cookie"`
+	CORS            fileCORS        `yaml:"cors" doc:"which pages of other origins may read the answers"`
 }
 
 // address is a host:port to listen on.
@@ -457,8 +466,8 @@ func (a *audiences) readNode(r *reader, n *yaml.Node, path string) {
 
 // fileSource is the path to a claim that carries privileges, or that with a prefix.
 type fileSource struct {
-	Claim  claim  `yaml:"claim" need:"the path to the claim, such as realm_access.roles"`
-	Prefix string `yaml:"prefix"`
+	Claim  claim  `yaml:"claim" need:"the path to the claim, such as realm_access.roles" doc:"the path to the claim, dotted or a JSON Pointer"`
+	Prefix string `yaml:"prefix" doc:"what is put before each value found there"`
 }
 
 func (s *fileSource) readNode(r *reader, n *yaml.Node, path string) {
@@ -472,12 +481,12 @@ func (s *fileSource) readNode(r *reader, n *yaml.Node, path string) {
 
 // filePlace is one place where tokens may stand.
 type filePlace struct {
-	Header string `yaml:"header"`
-	Prefix string `yaml:"prefix"`
-	Cookie string `yaml:"cookie"`
-	Query  string `yaml:"query"`
+	Header string `yaml:"header" doc:"the name of a header"`
+	Prefix string `yaml:"prefix" doc:"the word before the token in that header"`
+	Cookie string `yaml:"cookie" doc:"the name of a cookie"`
+	Query  string `yaml:"query" doc:"the name of a query parameter"`
 
-	WebSocketProtocol string `yaml:"websocket_protocol"`
+	WebSocketProtocol string `yaml:"websocket_protocol" doc:"the subprotocol after which the token follows"`
 }
 
 func (p *filePlace) readNode(r *reader, n *yaml.Node, path string) {
@@ -544,9 +553,9 @@ func (c *headerClaims) readNode(r *reader, n *yaml.Node, path string) {
 
 // fileClaim is the path to a claim that becomes a header, or that with more to say.
 type fileClaim struct {
-	Claim  claim  `yaml:"claim" need:"the path to the claim, such as email"`
-	Type   string `yaml:"type" enum:"list"`
-	Header string `yaml:"header"`
+	Claim  claim  `yaml:"claim" need:"the path to the claim, such as email" doc:"the path to the claim, dotted or a JSON Pointer"`
+	Type   string `yaml:"type" enum:"list" doc:"list: the claim must be a list"`
+	Header string `yaml:"header" doc:"the header's whole name"`
 }
 
 func (c *fileClaim) readNode(r *reader, n *yaml.Node, path string) {
@@ -560,8 +569,8 @@ func (c *fileClaim) readNode(r *reader, n *yaml.Node, path string) {
 
 // privileges is a list, all of which are needed, or a map with all and any.
 type privileges struct {
-	All []string `yaml:"all"`
-	Any []string `yaml:"any"`
+	All []string `yaml:"all" doc:"all of these"`
+	Any []string `yaml:"any" doc:"one of these"`
 	all string   // the path of All
 }
 
@@ -585,13 +594,13 @@ func (p *privileges) readNode(r *reader, n *yaml.Node, path string) {
 
 // delegation is allow, deny, or a map with the actors that may.
 type delegation struct {
-	Actors []fileActor `yaml:"actors" need:"who may act in another's name, each with a sub and perhaps an iss"`
+	Actors []fileActor `yaml:"actors" need:"who may act in another's name, each with a sub and perhaps an iss" doc:"who may act in another's name"`
 	deny   bool
 }
 
 type fileActor struct {
-	Iss string `yaml:"iss"`
-	Sub string `yaml:"sub" need:"the actor's subject"`
+	Iss string `yaml:"iss" doc:"the actor's issuer; default: that of the token"`
+	Sub string `yaml:"sub" need:"the actor's subject" doc:"the actor's subject"`
 }
 
 func (d *delegation) readNode(r *reader, n *yaml.Node, path string) {
@@ -607,9 +616,9 @@ func (d *delegation) readNode(r *reader, n *yaml.Node, path string) {
 
 // fileMatch is [METHOD[,METHOD]] [host]/path, or the same as a map.
 type fileMatch struct {
-	Methods []string `yaml:"methods"`
-	Host    string   `yaml:"host"`
-	Path    string   `yaml:"path" need:"a path, such as /heroes/{id}"`
+	Methods []string `yaml:"methods" doc:"upper case; default every method"`
+	Host    string   `yaml:"host" doc:"default every host"`
+	Path    string   `yaml:"path" need:"a path, such as /heroes/{id}" doc:"with {id}, {rest...} and {$} as in net/http"`
 }
 
 func (m *fileMatch) readNode(r *reader, n *yaml.Node, path string) {

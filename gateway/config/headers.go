@@ -13,7 +13,7 @@ var ownedNames = map[string]bool{
 	"http2-settings": true, "expect": true, "range": true, "max-forwards": true, "via": true, "date": true, "origin": true,
 	"accept": true, "cache-control": true, "pragma": true, "priority": true,
 	"authorization": true, "cookie": true, "set-cookie": true, "www-authenticate": true,
-	"forwarded": true, "x-real-ip": true, "x-request-id": true, "traceparent": true, "tracestate": true, "client-cert": true,
+	"forwarded": true, "x-real-ip": true, "x-request-id": true, "traceparent": true, "tracestate": true, "client-cert": true, "x-gatehouse-would-refuse": true,
 }
 
 // ownedFamilies are the beginnings of further such names.
@@ -22,7 +22,7 @@ var ownedFamilies = []string{"proxy-", "content-", "if-", "accept-", "access-con
 // ordinary are headers of everyday traffic that a careless prefix would swallow.
 var ordinary = []string{
 	"x-forwarded-for", "x-real-ip", "x-request-id", "x-content-type-options", "x-frame-options", "x-xss-protection",
-	"x-requested-with", "x-http-method-override", "x-dns-prefetch-control", "x-powered-by", "x-correlation-id", "x-csrf-token", "x-api-key",
+	"x-requested-with", "x-http-method-override", "x-dns-prefetch-control", "x-powered-by", "x-correlation-id", "x-csrf-token", "x-api-key", "x-gatehouse-would-refuse",
 }
 
 // isOwned says whether HTTP or the gateway itself uses the header of that folded name.

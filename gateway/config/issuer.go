@@ -35,6 +35,7 @@ func (r *reader) issuer(name string, f *fileIssuer, headers *Headers) *Issuer {
 
 		Profile:        or(f.Profile, "jwt"),
 		AcceptIDTokens: f.AcceptIDTokens,
+		Mode:           f.Mode,
 	}
 	if i.Profile == "rfc9068" {
 		if r.ok(path+".audiences") && f.Audiences == nil {

@@ -20,11 +20,17 @@ const MaxBytes = 4 << 20
 // Options are what reading a file takes from around it.
 type Options struct {
 	Env func(name string) (string, bool) // the environment; nil: os.LookupEnv
+	// Reads is told of each file that the configuration names, before it is read
+	// here or by whoever uses the configuration; nil: nobody asks.
+	Reads func(path string)
 }
 
 // Load reads the file at path as [Parse] does. The error is a [Faults], or that
 // of reading the file.
 func Load(path string, o Options) (*Config, []Fault, error) {
+	if o.Reads != nil {
+		o.Reads(path)
+	}
 	data, err := readLimited(path)
 	if err != nil {
 		return nil, nil, err
@@ -54,7 +60,10 @@ func Parse(file string, data []byte, o Options) (*Config, []Fault, error) {
 	if fault != nil {
 		return nil, nil, Faults{*fault}
 	}
-	r := newReader(file, o.Env)
+	if o.Reads == nil {
+		o.Reads = func(string) {}
+	}
+	r := newReader(file, o)
 	var f fileConfig
 	r.pos[""] = r.place(root)
 	r.value(root, "", reflect.ValueOf(&f).Elem(), "")
@@ -65,11 +74,12 @@ func Parse(file string, data []byte, o Options) (*Config, []Fault, error) {
 	return cfg, cfg.warnings(), nil
 }
 
-func newReader(file string, env func(string) (string, bool)) *reader {
+func newReader(file string, o Options) *reader {
 	return &reader{
 		source: source{file: file, pos: map[string]Pos{}, written: map[string]written{}},
 		dir:    filepath.Dir(file),
-		env:    env,
+		env:    o.Env,
+		reads:  o.Reads,
 		bad:    map[string]bool{},
 		types:  map[reflect.Type]map[string]int{},
 		hints:  1 << 16,

@@ -80,43 +80,43 @@ type PolicyTest struct {
 
 // filePolicy is a file of policies/ as it is written.
 type filePolicy struct {
-	Description string           `yaml:"description"`
-	Headers     []string         `yaml:"headers"`
-	Allow       []fileCondition  `yaml:"allow" need:"the rules, of which the first that holds allows the request"`
-	Tests       []filePolicyTest `yaml:"tests" need:"requests and what becomes of them; at least one must expect deny, for a policy that was never seen to deny may allow everything"`
+	Description string           `yaml:"description" doc:"what the policy is for"`
+	Headers     []string         `yaml:"headers" doc:"the only request headers that it sees"`
+	Allow       []fileCondition  `yaml:"allow" need:"the rules, of which the first that holds allows the request" doc:"rules in order; the first that holds allows, and what none allows is denied"`
+	Tests       []filePolicyTest `yaml:"tests" need:"requests and what becomes of them; at least one must expect deny, for a policy that was never seen to deny may allow everything" doc:"requests and what becomes of them, run by gatehouse check"`
 }
 
 type fileCondition struct {
-	Name       string              `yaml:"name"` // of a rule only
-	Method     oneOrMany[string]   `yaml:"method"`
-	Privileges privileges          `yaml:"privileges"`
-	IP         oneOrMany[string]   `yaml:"ip"`
-	Time       fileTime            `yaml:"time"`
-	Claims     map[string]fileTest `yaml:"claims"`
-	Headers    map[string]fileTest `yaml:"headers"`
-	All        []fileCondition     `yaml:"all"`
-	Any        []fileCondition     `yaml:"any"`
-	Not        *fileCondition      `yaml:"not"`
-	When       string              `yaml:"when"`
+	Name       string              `yaml:"name" doc:"of a rule, for logs and tests"` // of a rule only
+	Method     oneOrMany[string]   `yaml:"method" doc:"the method is one of these"`
+	Privileges privileges          `yaml:"privileges" doc:"all of a list, or one of any"`
+	IP         oneOrMany[string]   `yaml:"ip" doc:"the client's address is in one of these networks"`
+	Time       fileTime            `yaml:"time" doc:"now is in this window"`
+	Claims     map[string]fileTest `yaml:"claims" doc:"each claim, by its path, passes its test"`
+	Headers    map[string]fileTest `yaml:"headers" doc:"each header, which headers at the top names, passes its test"`
+	All        []fileCondition     `yaml:"all" doc:"all of these conditions hold"`
+	Any        []fileCondition     `yaml:"any" doc:"one of these conditions holds"`
+	Not        *fileCondition      `yaml:"not" doc:"this condition does not hold"`
+	When       string              `yaml:"when" doc:"a CEL expression"`
 }
 
 type fileTime struct {
-	From      string   `yaml:"from"`
-	To        string   `yaml:"to"`
-	Weekdays  []string `yaml:"weekdays"`
-	Zone      string   `yaml:"zone"`
-	NotBefore string   `yaml:"not_before"`
-	NotAfter  string   `yaml:"not_after"`
+	From      string   `yaml:"from" doc:"HH:MM"`
+	To        string   `yaml:"to" doc:"HH:MM, excluded"`
+	Weekdays  []string `yaml:"weekdays" doc:"mon, tue, wed, thu, fri, sat, sun"`
+	Zone      string   `yaml:"zone" doc:"such as Europe/Berlin; needed by from, to and weekdays"`
+	NotBefore string   `yaml:"not_before" doc:"a moment (RFC 3339)"`
+	NotAfter  string   `yaml:"not_after" doc:"a moment (RFC 3339)"`
 }
 
 // fileTest is a question about a value; a bare value asks whether it equals that.
 type fileTest struct {
-	Equals   constant   `yaml:"equals"`
-	In       []constant `yaml:"in"`
-	Matches  string     `yaml:"matches"`
-	Param    string     `yaml:"param"`
-	Contains constant   `yaml:"contains"`
-	Present  *bool      `yaml:"present"`
+	Equals   constant   `yaml:"equals" doc:"is that value"`
+	In       []constant `yaml:"in" doc:"is one of these values"`
+	Matches  string     `yaml:"matches" doc:"is a string that the whole pattern (RE2) matches"`
+	Param    string     `yaml:"param" doc:"is the path parameter of that name"`
+	Contains constant   `yaml:"contains" doc:"is an array with that item"`
+	Present  *bool      `yaml:"present" doc:"is there, or is not"`
 }
 
 func (t *fileTest) readNode(r *reader, n *yaml.Node, path string) {
@@ -132,16 +132,16 @@ func (t *fileTest) readNode(r *reader, n *yaml.Node, path string) {
 }
 
 type filePolicyTest struct {
-	Name       string            `yaml:"name"`
-	Claims     jsonObject        `yaml:"claims"`
-	Privileges anyList           `yaml:"privileges"`
-	Method     string            `yaml:"method"`
-	Params     map[string]string `yaml:"params"`
-	Headers    map[string]string `yaml:"headers"`
-	IP         string            `yaml:"ip"`
-	Time       string            `yaml:"time"`
-	Expect     string            `yaml:"expect" enum:"allow,deny" need:"allow or deny"`
-	Rule       string            `yaml:"rule"`
+	Name       string            `yaml:"name" doc:"what the output calls it"`
+	Claims     jsonObject        `yaml:"claims" doc:"the token's claims"`
+	Privileges anyList           `yaml:"privileges" doc:"what privileges_from would find; default: the claim privileges"`
+	Method     string            `yaml:"method" doc:"default GET"`
+	Params     map[string]string `yaml:"params" doc:"path parameters"`
+	Headers    map[string]string `yaml:"headers" doc:"of the request"`
+	IP         string            `yaml:"ip" doc:"the client's address"`
+	Time       string            `yaml:"time" doc:"now (RFC 3339)"`
+	Expect     string            `yaml:"expect" enum:"allow,deny" need:"allow or deny" doc:"what must become of it"`
+	Rule       string            `yaml:"rule" doc:"which rule must allow it"`
 }
 
 // constant is a string, a boolean or a number, which keeps its digits.
@@ -259,6 +259,7 @@ func (r *reader) policy(at, name string, known map[string]*Policy) {
 	}
 	dir := filepath.Join(r.dir, policyDir)
 	file := filepath.Join(dir, name+".yaml")
+	r.reads(file)
 	data, err := readLimited(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -299,7 +300,7 @@ func (r *reader) parsePolicy(file, name string, data []byte) (*Policy, Faults) {
 	if fault != nil {
 		return p, Faults{*fault}
 	}
-	own := newReader(file, r.env)
+	own := newReader(file, Options{r.env, r.reads})
 	own.types, own.hints, own.literal = r.types, r.hints, true
 	var f filePolicy
 	own.pos[""] = own.place(root)

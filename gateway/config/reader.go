@@ -26,6 +26,7 @@ type reader struct {
 	source
 	dir    string
 	env    func(string) (string, bool)
+	reads  func(path string)
 	faults Faults
 	bad    map[string]bool // paths at fault, of which nothing more should be said
 	types  map[reflect.Type]map[string]int

@@ -41,6 +41,7 @@ func (r *reader) config(f *fileConfig) *Config {
 		}
 		c.Upstreams[name] = &Upstream{name, r.targets(path+".targets", upstream.Targets)}
 	}
+	r.privileges(f.Privileges, c)
 	c.Revocation = r.revocation(&f.Revocation)
 	r.distinctLogouts(c)
 	c.Defaults = Defaults{
@@ -50,6 +51,7 @@ func (r *reader) config(f *fileConfig) *Config {
 		IdleTimeout: or(f.Defaults.IdleTimeout, time.Minute),
 
 		CloseOnExpiry: f.Defaults.CloseOnExpiry || !r.has("defaults.close_on_expiry"),
+		Mode:          or(f.Defaults.Mode, "enforce"),
 	}
 	c.Defaults.MaxBody = int64(f.Defaults.MaxBody)
 	c.Defaults.RequestHeaders = r.requestEdits("defaults.request_headers", &f.Defaults.RequestHeaders, &c.Headers)
@@ -131,7 +133,7 @@ func (r *reader) limit(name string, f *fileLimit) *Limit {
 	}
 	l := &Limit{
 		Name: name, Rate: Rate(f.Rate), Burst: f.Burst, IPv6Prefix: or(f.IPv6Prefix, 64), TierBy: string(f.Tiers.By),
-		Cost: or(f.Cost.all, 1), Costs: f.Cost.byMethod, Shared: f.Scope == "shared", Lease: f.Lease, Report: f.Mode == "report",
+		Cost: or(f.Cost.all, 1), Costs: f.Cost.byMethod, Shared: f.Scope == "shared", Lease: f.Lease, Mode: f.Mode,
 	}
 	for _, key := range f.Key {
 		l.Key = append(l.Key, string(key))

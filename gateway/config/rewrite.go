@@ -10,22 +10,22 @@ import (
 )
 
 type fileHeaderEdits struct {
-	Set    map[string]string `yaml:"set"`
-	Add    map[string]string `yaml:"add"`
-	Remove []string          `yaml:"remove"`
+	Set    map[string]string `yaml:"set" doc:"replaces headers"`
+	Add    map[string]string `yaml:"add" doc:"puts lines beside what is there"`
+	Remove []string          `yaml:"remove" doc:"takes headers away"`
 }
 
 type fileCookies struct {
-	Domain map[string]string `yaml:"domain"`
-	Path   map[string]string `yaml:"path"`
+	Domain map[string]string `yaml:"domain" doc:"Domain attributes, by the whole name"`
+	Path   map[string]string `yaml:"path" doc:"Path attributes, by the longest beginning in whole segments"`
 }
 
 type fileCORS struct {
-	AllowOrigins     []string      `yaml:"allow_origins" need:"the origins whose pages may call it, such as https://app.example.com"`
-	AllowHeaders     []string      `yaml:"allow_headers"`
-	ExposeHeaders    []string      `yaml:"expose_headers"`
-	AllowCredentials bool          `yaml:"allow_credentials"`
-	MaxAge           time.Duration `yaml:"max_age" min:"0"`
+	AllowOrigins     []string      `yaml:"allow_origins" need:"the origins whose pages may call it, such as https://app.example.com" doc:"origins as browsers write them, with * as the first label, or * for every page"`
+	AllowHeaders     []string      `yaml:"allow_headers" doc:"what a page's request may carry; default Authorization, Content-Type"`
+	ExposeHeaders    []string      `yaml:"expose_headers" doc:"what a page may read of the answer"`
+	AllowCredentials bool          `yaml:"allow_credentials" doc:"whether the browser's cookies and certificates may go along"`
+	MaxAge           time.Duration `yaml:"max_age" min:"0" doc:"how long a browser need not ask again"`
 }
 
 // framing are headers that say where a message ends or how the connection goes

@@ -40,6 +40,7 @@ func (r *reader) routes(files []fileRoute, c *Config) {
 			IdleTimeout:  or(f.IdleTimeout, c.Defaults.IdleTimeout),
 
 			CloseOnExpiry: f.CloseOnExpiry || c.Defaults.CloseOnExpiry && !r.has(path+".close_on_expiry"),
+			Mode:          f.Mode,
 		}
 		c.Routes = append(c.Routes, route)
 		if r.bad[path] {

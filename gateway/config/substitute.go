@@ -101,12 +101,14 @@ func readIncluded(path string) (string, error) {
 	return strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r"), nil
 }
 
-// resolvePath starts a relative path at the configuration's directory.
+// resolvePath starts a relative path of a file that is read at the
+// configuration's directory.
 func (r *reader) resolvePath(path string) string {
-	if filepath.IsAbs(path) {
-		return path
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(r.dir, path)
 	}
-	return filepath.Join(r.dir, path)
+	r.reads(path)
+	return path
 }
 
 func isEnvName(s string) bool {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 )
 
 // Privilege is one entry of a catalogue.
@@ -67,23 +66,11 @@ func (c *Catalogue) Unused(used []string) []Privilege {
 	return slices.DeleteFunc(c.List(), func(p Privilege) bool { return slices.Contains(used, p.Name) })
 }
 
-// Opens returns an error if no token of these issuers can meet the requirement:
-// such a route is closed for good. One token has one issuer, which must
-// therefore give all that is asked for.
-func (c *Catalogue) Opens(q Requirement, issuers []string) error {
-	if c == nil || len(issuers) == 0 {
-		return nil
+// Gives says whether tokens of that issuer may carry the privilege.
+func (c *Catalogue) Gives(issuer, privilege string) bool {
+	if c == nil {
+		return true
 	}
-	for _, issuer := range issuers {
-		var gives []string
-		for _, p := range slices.Concat(q.All, q.Any) {
-			if from := c.byName[p].From; from == nil || slices.Contains(from, issuer) {
-				gives = append(gives, p)
-			}
-		}
-		if _, ok := q.Check(gives); ok {
-			return nil
-		}
-	}
-	return fmt.Errorf("no token opens it: none of its issuers (%s) gives all of the privileges that it asks for", strings.Join(issuers, ", "))
+	from := c.byName[privilege].From
+	return from == nil || slices.Contains(from, issuer)
 }

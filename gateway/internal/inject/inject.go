@@ -109,7 +109,7 @@ func New(o Options) (*Rules, error) {
 
 // reserved reports whether no claim may ever set the header.
 func reserved(name string) bool {
-	if forwarding(name) {
+	if forwarding(name) || folds(name, wouldRefuse) {
 		return true
 	}
 	for _, owned := range http1 {
@@ -122,7 +122,7 @@ func reserved(name string) bool {
 
 // takes returns a reserved name that some claim could reach under the prefix.
 func takes(prefix string) (name string, clash bool) {
-	for _, owned := range slices.Concat(http1[:], exactNames[:], openNames[:]) {
+	for _, owned := range slices.Concat(http1[:], exactNames[:], openNames[:], []string{wouldRefuse}) {
 		if strings.HasPrefix(owned, prefix) {
 			return owned, true
 		}

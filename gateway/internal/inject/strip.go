@@ -12,8 +12,14 @@ var (
 	openNames  = [...]string{"x-forwarded-", "client-cert"}
 )
 
+// WouldRefuse tells a backend that a request would have been refused, and why,
+// had the gateway not been told only to report it.
+const WouldRefuse = "X-Gatehouse-Would-Refuse"
+
+const wouldRefuse = "x-gatehouse-would-refuse" // as [folds] wants it
+
 // Request drops from h what only the gateway may tell a backend: every header
-// with the prefix, every header that a claim is sent in, and the forwarding
+// with the prefix, every header that a claim is sent in, [WouldRefuse], and the forwarding
 // headers (Forwarded, X-Forwarded-*, X-Real-Ip, X-Request-Id, traceparent,
 // tracestate, Client-Cert*). If trusted says that a trusted proxy sent the
 // request, forwarding headers in their exact spelling stay.
@@ -25,7 +31,7 @@ var (
 func (r *Rules) Request(h http.Header, trusted bool) {
 	for name := range h {
 		switch {
-		case startsWith(name, r.prefix), r.isNamed(name):
+		case startsWith(name, r.prefix), folds(name, wouldRefuse), r.isNamed(name):
 			delete(h, name)
 		case forwarding(name) && !(trusted && exact(name)):
 			delete(h, name)
@@ -56,11 +62,11 @@ func (r *Rules) Trailer(t http.Header) {
 
 var notTrailers = [...]string{"authorization", "proxy-authorization", "cookie", "set-cookie", "host", "transfer-encoding", "te", "trailer", "connection", "upgrade", "expect", "cache-control", "max-forwards"}
 
-// Response drops headers with the prefix from a backend's response, or from
-// its trailers: they are told to backends, not to callers.
+// Response drops headers with the prefix and [WouldRefuse] from a backend's
+// response, or from its trailers: they are told to backends, not to callers.
 func (r *Rules) Response(h http.Header) {
 	for name := range h {
-		if startsWith(name, r.prefix) {
+		if startsWith(name, r.prefix) || folds(name, wouldRefuse) {
 			delete(h, name)
 		}
 	}

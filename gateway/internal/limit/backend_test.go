@@ -2,6 +2,7 @@ package limit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -240,7 +241,7 @@ var stories = []struct {
 		}
 	}},
 	{"report", func(b *backend) {
-		watched := b.limiter(Options{Name: "watched", Rate: Rate{2, time.Hour}, Report: true})
+		watched := b.limiter(Options{Name: "watched", Rate: Rate{2, time.Hour}, Mode: Report})
 		real := b.limiter(Options{Name: "real", Rate: Rate{5, time.Hour}})
 		if n := admitted(10, caller(1), watched, real); n != 5 {
 			b.t.Errorf("%d admitted, want the 5 of the limit that is enforced", n)
@@ -256,6 +257,22 @@ var stories = []struct {
 		}
 		if d := b.take(caller(3), watched); d != (Decision{}) {
 			b.t.Errorf("callers see %+v", d)
+		}
+		// A limit without a mode of its own has that of its subject.
+		inherits, enforced, c := b.limiter(Options{Name: "inherits", Rate: Rate{2, time.Hour}}), b.limiter(Options{Name: "enforced", Rate: Rate{4, time.Hour}, Mode: Enforce}), caller(4)
+		c.Report = true
+		if n := admitted(3, c, inherits, enforced); n != 3 {
+			b.t.Errorf("%d admitted", n)
+		}
+		var told *Refused
+		if d := b.take(c, inherits, enforced); !errors.As(d.Reported, &told) || told.Limit != "inherits" || d.Limit != "enforced" {
+			b.t.Errorf("%+v", d)
+		}
+		if e := b.refused(c, inherits, enforced); e.Limit != "enforced" {
+			b.t.Errorf("%+v", e)
+		}
+		if e := b.refused(caller(4), inherits); e.Limit != "inherits" {
+			b.t.Errorf("%+v", e)
 		}
 	}},
 }

@@ -310,7 +310,7 @@ func TestPostures(t *testing.T) {
 		{"", false, 2}, {OnErrorLocal, false, 2}, {OnErrorAllow, false, 5}, {OnErrorDeny, false, 0}, {OnErrorDeny, true, 5}, {OnErrorLocal, true, 5},
 	} {
 		store := r.gateway(t, StoreOptions{Replicas: 2})
-		l := limiter(t, Options{Name: "shared", Rate: Rate{4, time.Hour}, Store: store, OnError: test.how, Report: test.report})
+		l := limiter(t, Options{Name: "shared", Rate: Rate{4, time.Hour}, Store: store, OnError: test.how, Mode: map[bool]Mode{true: Report}[test.report]})
 		local := limiter(t, Options{Name: "local", Rate: Rate{5, time.Hour}})
 		n := 0
 		for range 10 {

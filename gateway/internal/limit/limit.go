@@ -53,6 +53,15 @@ const (
 	OnErrorDeny  OnError = "deny"  // none passes: store_unavailable
 )
 
+// Mode says what comes of a request that a limit does not admit.
+type Mode string
+
+// The modes.
+const (
+	Enforce Mode = "enforce" // it is refused
+	Report  Mode = "report"  // it is admitted, and told of in [Decision].Reported
+)
+
 // Options describe one limit.
 type Options struct {
 	Name  string   // as callers see it: printable ASCII
@@ -65,7 +74,7 @@ type Options struct {
 	Tiers      map[string]Tier // by the claim's value; other values have Rate and Burst
 	Cost       int             // tokens that one request takes; 0: 1
 	Costs      map[string]int  // the same by method; 0 is free. HEAD costs what GET does, unless it is there itself
-	Report     bool            // count what would be refused, and admit it
+	Mode       Mode            // "": that of the [Subject]
 
 	Store   *Store  // Redis; nil: buckets in this process
 	Lease   int     // tokens taken from Store at once and spent here; 0: each request asks Store
@@ -82,6 +91,7 @@ type Subject struct {
 	Method   string     // for Options.Costs
 	Header   http.Header
 	Verified *token.Verified // nil before verification
+	Report   bool            // limits without a [Mode] of their own only report
 }
 
 // plan is the rate of one tier, in all the forms that it is needed in.
@@ -106,7 +116,7 @@ type Limiter struct {
 	plans   []plan         // the first is for all who are in no tier
 	cost    int
 	costs   map[string]int
-	report  bool
+	mode    Mode
 	store   *Store
 	lease   int
 	onError OnError
@@ -149,7 +159,7 @@ func New(o Options) (*Limiter, error) {
 		tiers:   map[string]int{},
 		cost:    cmp.Or(o.Cost, 1),
 		costs:   o.Costs,
-		report:  o.Report,
+		mode:    o.Mode,
 		store:   o.Store,
 		lease:   o.Lease,
 		onError: cmp.Or(o.OnError, OnErrorLocal),
@@ -249,7 +259,7 @@ func (l *Limiter) NeedsClaims() bool {
 type Stats struct {
 	Admitted  uint64 // requests
 	Refused   uint64
-	Reported  uint64 // that Options.Report let pass
+	Reported  uint64 // that [Report] let pass
 	Fallbacks uint64 // that were decided without Redis, which could not be asked
 	Spills    uint64 // that fell to the shared bucket because the table was full
 	Keys      int    // that have a bucket of their own now

@@ -18,15 +18,23 @@ type Decision struct {
 	Remaining int           // its tokens that can be taken now
 	Reset     time.Duration // until there is one more; 0 where its bucket is full
 	plan      *plan
+	// Reported is what limits that only report would have said, a *[Refused] or
+	// a *[token.Error]; nil where they would have admitted the request, too.
+	Reported error
 }
 
 // Tighter returns the tighter of two decisions, for a request that was asked
 // for in two places.
 func (d Decision) Tighter(e Decision) Decision {
+	tighter, reported := d, d.Reported
 	if d.plan == nil || e.plan != nil && (e.Remaining < d.Remaining || e.Remaining == d.Remaining && e.Reset > d.Reset) {
-		return e
+		tighter = e
 	}
-	return d
+	if reported == nil {
+		reported = e.Reported
+	}
+	tighter.Reported = reported
+	return tighter
 }
 
 // Allow is [Take] for those who ask for no decision.
@@ -49,7 +57,7 @@ func Take(ctx context.Context, limiters []*Limiter, s Subject) (Decision, error)
 	draws := few[:0]
 	for _, l := range limiters {
 		if cost := l.costOf(s.Method); cost > 0 {
-			draws = append(draws, draw{Limiter: l, cost: cost})
+			draws = append(draws, draw{Limiter: l, cost: cost, report: l.mode == Report || l.mode == "" && s.Report})
 		}
 	}
 	if len(draws) > 1 {
@@ -76,10 +84,11 @@ func Take(ctx context.Context, limiters []*Limiter, s Subject) (Decision, error)
 // draw is what a request asks of one limiter, and what it was told.
 type draw struct {
 	*Limiter
-	plan *plan
-	cost int
-	key  key
-	now  time.Time
+	plan   *plan
+	cost   int
+	report bool // it only reports
+	key    key
+	now    time.Time
 
 	// While the limiter is locked:
 	bucket *rate.Limiter // of a local limit
@@ -92,6 +101,7 @@ type draw struct {
 	floor  int64 // the debt that Redis must know at least
 	shares int   // this gateway decided alone, as one of so many; else 0
 	silent bool  // nothing is known of the bucket
+	denied error // what a limit that only reports would have said of that
 
 	wait time.Duration // until the limit admits; 0: it does, for all that is known
 	left int           // tokens
@@ -278,10 +288,11 @@ func takeShares(draws []draw, down error) (admitted bool, err error) {
 		case OnErrorLocal:
 			d.shares = d.store.Replicas()
 		case OnErrorDeny:
+			refused := &token.Error{Reason: token.StoreUnavailable, Detail: "cannot ask Redis about the limit " + d.name + ": " + down.Error(), RetryAfter: openFor}
 			if !d.report {
-				return false, &token.Error{Reason: token.StoreUnavailable, Detail: "cannot ask Redis about the limit " + d.name + ": " + down.Error(), RetryAfter: openFor}
+				return false, refused
 			}
-			d.silent = true
+			d.silent, d.denied = true, refused
 		case OnErrorAllow:
 			d.silent = true
 		}
@@ -334,12 +345,18 @@ func giveBack(draws []draw) {
 // conclude counts, and tells the caller.
 func conclude(draws []draw, admitted bool) (Decision, error) {
 	var tightest Decision
-	var worst *draw
+	var worst, reported *draw
 	for i := range draws {
 		d := &draws[i]
 		switch {
 		case d.wait > 0 && d.report:
 			d.reported.Add(1)
+			if reported == nil || d.wait > reported.wait {
+				reported = d
+			}
+		case d.denied != nil:
+			d.reported.Add(1)
+			tightest.Reported = d.denied
 		case d.wait > 0:
 			d.refused.Add(1)
 			if worst == nil || d.wait > worst.wait {
@@ -349,10 +366,13 @@ func conclude(draws []draw, admitted bool) (Decision, error) {
 			d.admitted.Add(1)
 		}
 		if admitted && !d.report && !d.silent {
-			tightest = tightest.Tighter(Decision{d.name, d.left, d.next, d.plan})
+			tightest = tightest.Tighter(Decision{Limit: d.name, Remaining: d.left, Reset: d.next, plan: d.plan})
 		}
 	}
 	if admitted {
+		if reported != nil && tightest.Reported == nil {
+			tightest.Reported = reported.refusal()
+		}
 		return tightest, nil
 	}
 	r := worst.refusal()
