@@ -159,6 +159,9 @@ func (g *Gateway) Admin() http.Handler {
 	}
 	page("POST /revoke", clients, g.revokeToken)
 	page("POST /introspect", clients, g.introspectToken)
+	page("GET /refusals", reads, g.listRefusals)
+	page("GET /refusals/{request_id...}", reads, g.showRefusal)
+	page("POST /explain", reads, g.explainRequest)
 	return mux
 }
 

@@ -84,7 +84,7 @@ const (
 // and by which rule it was let through or refused. Refusals, and what mode: report
 // makes of them, are all written.
 func (x *exchange) audit(outcome string) {
-	if x.snapshot.audit == nil {
+	if x.snapshot.audit == nil || x.dry != nil {
 		return
 	}
 	log := x.snapshot.audit.value

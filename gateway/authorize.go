@@ -71,17 +71,18 @@ func (f *foundToken) sameOrigin(r *http.Request) error {
 
 // verify checks the token, and that whoever brings it may.
 func (x *exchange) verify() error {
-	v, err := x.found.issuers.Verify(x.asking(), x.found.raw)
+	v, err := x.vouched()
 	if err != nil {
-		x.snapshot.countFailure(x.client, err)
 		return err
 	}
 	x.signed = v
 	x.actor, x.acting = x.snapshot.actors[v.Issuer].Find(v.Claims)
+	x.explain.actor(x)
 	if err := x.snapshot.proxies.bound(x.r, v); err != nil {
 		return err
 	}
 	x.verified = v
+	x.explain.bound(x)
 	return nil
 }
 
@@ -89,14 +90,22 @@ func (x *exchange) verify() error {
 // it may be one that did not verify, be it that its issuer is down; then what
 // it says of itself is held against it.
 func (x *exchange) revoked() error {
+	if x.snapshot.revocation == nil || x.assumes() {
+		x.explain.revoked(x)
+		return nil
+	}
 	v := x.signed
-	if v == nil && x.snapshot.revocation != nil {
-		v = x.found.issuers.Unverified(x.found.raw)
+	if v == nil {
+		v = x.claimed()
 	}
 	if v == nil {
 		return nil
 	}
-	return x.snapshot.revoked(x.r.Context(), x.found, v)
+	if err := x.snapshot.revoked(x.r.Context(), x.found, v); err != nil {
+		return err
+	}
+	x.explain.revoked(x)
+	return nil
 }
 
 // mark changes the response to a token that stood elsewhere than in
@@ -134,25 +143,31 @@ func (f *foundToken) mark(res *http.Response) {
 func (x *exchange) authorize() error {
 	rt, v := x.route, x.verified
 	privileges := rt.privileges(v)
-	if err := rt.carries(v, privileges); err != nil {
+	err := rt.carries(v, privileges)
+	x.explain.carried(x, privileges, err)
+	if err != nil {
 		return err
 	}
 	if detail, ok := rt.delegation.Check(x.actor, x.acting); !ok {
 		return refuse(policyDenied, "%s", bounded(detail))
 	}
+	x.explain.delegated(x)
 	now := x.gateway.now()
 	if c := rt.stepUp.Check(v.Claims, now); c != nil {
 		f := refuse(insufficientAuthentication, "%s", c.Detail)
 		f.stepUp = c
 		return f
 	}
+	x.explain.steppedUp(x)
 	if rt.policy == nil {
 		return nil
 	}
-	x.policy = rt.policy.Decide(policy.Input{
+	in := policy.Input{
 		Claims: v.Claims, Privileges: privileges, PrivilegesMissing: v.PrivilegesMissing,
 		Method: x.r.Method, Params: x.r, Header: x.r.Header, IP: x.client, Now: now,
-	}, nil)
+	}
+	x.policy = rt.policy.Decide(in, nil)
+	x.explain.decided(x, rt.policy, in)
 	if x.policy.Allowed {
 		return nil
 	}

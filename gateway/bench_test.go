@@ -21,6 +21,7 @@ func BenchmarkServe(b *testing.B) {
 	const limits = "limits:\n  one:\n    key: [claim:sub]\n    rate: 1000000/1m\n"
 	for _, c := range []struct{ name, extra, yaml string }{
 		{"plain", "", ""},
+		{"refusals kept", "", "server:\n  admin: 127.0.0.1:9901\n"},
 		{"limit local", "    limits: [one]\n", limits},
 		{"limit shared", "    limits: [one]\n", "redis:\n  url: REDIS\n" + limits + "    scope: shared\n"},
 		{"limit leased", "    limits: [one]\n", "redis:\n  url: REDIS\n" + limits + "    scope: shared\n    lease: 50\n"},

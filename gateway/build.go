@@ -38,7 +38,10 @@ type builder struct {
 	// transient leaves the issuers' snapshot files as they are: another user's
 	// command must not replace what a running gateway reads and writes.
 	transient bool
-	faults    config.Faults
+	// offline leaves out whatever would ask somebody: shared limits count here,
+	// and revocations are not known.
+	offline bool
+	faults  config.Faults
 }
 
 // build starts nothing and changes nothing of old. The error is config.Faults.
@@ -86,6 +89,7 @@ func (b *builder) build() (*snapshot, error) {
 			b.parameters(fmt.Sprintf("routes[%d].policy", i), c, p)
 		}
 	}
+	b.tests()
 	b.privileges(s)
 	if err := b.faults.Err(); err != nil {
 		b.abandon(s)
@@ -247,20 +251,21 @@ func (b *builder) limit(s *snapshot, name string, c *config.Limit) {
 	for value, rate := range c.Tiers {
 		o.Tiers[value] = limit.Tier{Rate: limit.Rate(rate), Burst: c.Burst}
 	}
-	if c.Shared {
+	shared := c.Shared && !b.offline
+	if shared {
 		if s.store == nil {
 			return // redis is at fault
 		}
 		o.Lease, o.OnError = c.Lease, limit.OnError(c.OnError)
 	}
 	// What is compared holds plain values only: a live store must not be looked into.
-	options := limitOptions{Options: o, shared: c.Shared}
-	if c.Shared {
+	options := limitOptions{Options: o, shared: shared}
+	if shared {
 		options.redis = b.cfg.Redis
 	}
 	p, err := carry(b.old.limits[name], options, func() (*limit.Limiter, error) {
 		o := o
-		if c.Shared {
+		if shared {
 			o.Store = s.store.value
 		}
 		return limit.New(o)
@@ -375,7 +380,7 @@ type revocationOptions struct {
 
 func (b *builder) revocation(s *snapshot) {
 	c := b.cfg.Revocation
-	if !c.Enabled() {
+	if !c.Enabled() || b.offline {
 		return
 	}
 	s.revocation, _ = carry(b.old.revocation, revocationOptions{b.cfg.Redis, c}, func() (revocation, error) {

@@ -24,15 +24,16 @@ type TestResult struct {
 
 // Check builds cfg as [New] would, starts nothing, connects to nothing, and
 // runs the tests that the configuration has: those of the policies that its
-// routes name. The error is what is wrong with it, a config.Faults; then no
+// routes name, and its own, by the ladder that serves. The error is what is wrong with it, a config.Faults; then no
 // test was run.
 func Check(cfg *config.Config) ([]TestResult, error) {
-	s, err := (&builder{cfg: cfg, log: slog.New(slog.DiscardHandler), transient: true}).build()
+	b := &builder{cfg: cfg, log: slog.New(slog.DiscardHandler), transient: true, offline: true}
+	s, err := b.build()
 	if err != nil {
 		return nil, err
 	}
 	defer s.close(nil)
-	return s.runPolicyTests(), nil
+	return append(s.runPolicyTests(), b.runTests(s)...), nil
 }
 
 // CheckReport is what a check of a file found.

@@ -50,18 +50,27 @@ type exchange struct {
 	overdue    bool        // it outlived its token, which was told; for renew alone
 	forwarding bool        // the target may have been told of the request
 	abort      bool        // the client is gone: nothing more is to be written
+
+	explain *explainer // is told what each rung finds; nil: nobody asked
+	dry     *rehearsal // nil: the request is served
 }
 
 func (g *Gateway) begin(s *snapshot, w http.ResponseWriter, r *http.Request) *exchange {
 	g.active.Add(1)
-	x := &exchange{gateway: g, snapshot: s, r: r, start: g.now()}
-	x.w = &recorder{ResponseWriter: w, strip: s.inject}
-	x.client, x.trusted = s.proxies.client(r)
+	x := g.exchange(s, w, r)
 	if !x.trusted && r.Header["X-Forwarded-For"] != nil {
 		g.hintAtProxy.Do(func() {
 			g.log.Warn("X-Forwarded-For from a peer that is not in server.trusted_proxies is ignored; if a balancer stands in front, declare it, or all its clients share one address", "peer", r.RemoteAddr)
 		})
 	}
+	x.listen()
+	return x
+}
+
+func (g *Gateway) exchange(s *snapshot, w http.ResponseWriter, r *http.Request) *exchange {
+	x := &exchange{gateway: g, snapshot: s, r: r, start: g.now()}
+	x.w = &recorder{ResponseWriter: w, strip: s.inject}
+	x.client, x.trusted = s.proxies.client(r)
 	x.requestID = requestID(r, x.trusted)
 	x.trace = traceOf(r, x.trusted)
 	return x
@@ -127,6 +136,7 @@ func (x *exchange) end() {
 		attrs = append(attrs, slog.Bool("broken_off", true))
 	}
 	x.gateway.log.LogAttrs(x.r.Context(), level, "request", attrs...)
+	x.gateway.refusals.keep(x)
 	x.gateway.metrics.request(name, x.w.status, reason, duration)
 	if broke != nil || x.abort {
 		panic(http.ErrAbortHandler) // the client must see that the response is not whole
@@ -162,15 +172,16 @@ func (x *exchange) match() error {
 	if isPreflight(x.r) {
 		if m, err := x.snapshot.table.Match(forMethod(x.r)); err == nil && x.snapshot.routes[m.Index].cors != nil {
 			x.route, x.path, x.asksFirst = x.snapshot.routes[m.Index], m.Path, true
+			x.explain.matched(x)
 			return nil
 		}
 	}
 	m, err := x.snapshot.table.Match(x.r)
-	if err != nil {
-		return err
+	if err == nil {
+		x.route, x.path = x.snapshot.routes[m.Index], m.Path
 	}
-	x.route, x.path = x.snapshot.routes[m.Index], m.Path
-	return nil
+	x.explain.matched(x)
+	return err
 }
 
 // boundBody holds the body to the route's max_body: at once where its length is
@@ -192,10 +203,20 @@ func (x *exchange) take(limiters []*limit.Limiter) error {
 	if len(limiters) == 0 {
 		return nil
 	}
-	d, err := limit.Take(x.r.Context(), limiters, limit.Subject{
+	subject := limit.Subject{
 		IP: x.client, Route: x.route.name, Method: x.r.Method, Header: x.r.Header, Verified: x.verified, Report: x.route.report,
-	})
-	x.decision = x.decision.Tighter(d)
+	}
+	var d limit.Decision
+	var err error
+	if x.dry != nil {
+		var states []limit.State
+		states, d, err = limit.Peek(x.r.Context(), limiters, subject)
+		x.explain.peeked(states)
+	} else {
+		d, err = limit.Take(x.r.Context(), limiters, subject)
+		x.decision = x.decision.Tighter(d)
+		x.explain.took(x.decision, err)
+	}
 	if d.Reported != nil {
 		x.note(d.Reported)
 	}
@@ -207,6 +228,9 @@ func (x *exchange) claimHeaders() (err error) {
 	var collisions []string
 	x.headers, collisions, err = x.snapshot.inject.Encode(x.verified, x.route.severalIssuers, inject.Act{Issuer: x.actor.Issuer, Subject: x.actor.Subject})
 	if len(collisions) > 0 {
+		x.explain.collided(collisions)
+	}
+	if len(collisions) > 0 && x.dry == nil {
 		x.gateway.metrics.collisions.Add(float64(len(collisions)))
 		x.gateway.log.Warn("claims fold to one header name; neither is sent", "request_id", x.requestID, "issuer", x.verified.Issuer, "claims", bounded(strings.Join(collisions, " ")))
 	}
@@ -236,6 +260,10 @@ func (x *exchange) forward() error {
 		call.Headers = append(slices.Clip(x.headers), inject.Header{Name: inject.WouldRefuse, Value: string(x.would.reason)})
 	}
 	call.Response = x.mark
+	x.explain.forwards(x, call)
+	if x.dry != nil {
+		return nil
+	}
 	x.audit(allowed)
 	x.forwarding = true
 	return x.route.upstream.Forward(x.w, x.r, call)

@@ -40,6 +40,7 @@ type Gateway struct {
 	grace    time.Duration
 	metrics  *metrics
 	cache    *issuer.Cache
+	refusals refusals
 
 	current     atomic.Pointer[snapshot]
 	reloading   sync.Mutex     // one reload at a time

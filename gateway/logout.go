@@ -84,6 +84,10 @@ func (s *snapshot) logout(r *http.Request) *logout {
 // logOut answers a logout request (§2.5, §2.8).
 func (x *exchange) logOut(l *logout) error {
 	x.route = l.route
+	if x.dry != nil {
+		x.dry.unusable = fmt.Errorf("here the provider of the issuer %s tells of logouts (backchannel_logout); to explain one would be to log somebody out", l.issuer.Name())
+		return x.dry.unusable
+	}
 	err := x.receiveLogout(l)
 	outcome := logoutOutcome(err)
 	x.gateway.metrics.logouts.WithLabelValues(l.issuer.Name(), outcome).Inc()

@@ -31,9 +31,11 @@ func (x *exchange) tolerate(err error) error {
 // note takes down what would have been refused. The first reason counts: it is
 // the one that the caller would have been told.
 func (x *exchange) note(err error) {
+	f := asRefusal(err)
 	if x.would == nil {
-		x.would = asRefusal(err)
+		x.would = f
 	}
+	x.explain.tolerated(f)
 }
 
 // reports says whether the mode of the request is to report: that of the issuer
@@ -46,7 +48,7 @@ func (x *exchange) reports() bool {
 	}
 	v := x.signed
 	if v == nil {
-		v = x.found.issuers.Unverified(x.found.raw)
+		v = x.claimed()
 	}
 	if v != nil {
 		if report, ok := rt.reports[v.Issuer]; ok {
@@ -54,4 +56,12 @@ func (x *exchange) reports() bool {
 		}
 	}
 	return rt.report
+}
+
+// claimed is what the token says of itself; nil if it cannot be read.
+func (x *exchange) claimed() *token.Verified {
+	if x.assumes() {
+		return x.found.issuers.Claimed(x.dry.claims)
+	}
+	return x.found.issuers.Unverified(x.found.raw)
 }

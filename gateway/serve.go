@@ -44,8 +44,7 @@ func (x *exchange) serve() error {
 	if rt.public {
 		return x.forward()
 	}
-	var err error
-	if x.found, err = rt.findToken(x.r); err != nil {
+	if err := x.findToken(); err != nil {
 		return err
 	}
 	if x.found == nil && !rt.optional {

@@ -335,7 +335,8 @@ routes:
     upstream: BACKEND
 `, "IDP", p.URL, "REDIS", r.URL, "BACKEND", b.URL))
 	conn := dial(t, g.listen)
-	token := p.token(t, claims{"jti": "one", "exp": float64(time.Now().UnixMilli())/1000 + 1.5})
+	t.Cleanup(func() { _ = conn.Close() }) // held till then: what is forgotten is closed
+	token := p.token(t, claims{"jti": "one", "exp": float64(time.Now().UnixMilli())/1000 + 4})
 	if _, err := conn.Write([]byte("GET /waits HTTP/1.1\r\nHost: h\r\n" + bearer(token) + "\r\n\r\n")); err != nil {
 		t.Fatal(err)
 	}

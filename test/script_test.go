@@ -10,7 +10,7 @@ import (
 )
 
 // durations differ from run to run, and so does what is printed of them.
-var durations = regexp.MustCompile(`\b\d+(\.\d+)?(ns|µs|ms|s)\b|(time="|"duration":)[\d.e-]+`)
+var durations = regexp.MustCompile(`\b\d+(\.\d+)?(ns|µs|ms|s)\b|(time="|"duration": ?)[\d.e-]+`)
 
 // TestScripts holds what commands print against golden files: each script in
 // testdata/script is a story with its files. UPDATE=1 writes what cmp compares

@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -26,7 +27,8 @@ func main() {
 }
 
 // run is main without the process around it, so that tests can start it. It
-// returns the exit status: 0, or 1 after an error, which it prints to stderr.
+// returns the exit status: 0, or 1 after an error, which it prints to stderr, or 2
+// where that is an [unusable].
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -38,7 +40,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(serveCommand(), checkCommand(), privilegesCommand(), schemaCommand(), initCommand(), revokeCommand(), unrevokeCommand(), revocationsCommand(), tokenCommand())
+	root.AddCommand(serveCommand(), checkCommand(), explainCommand(), privilegesCommand(), schemaCommand(), initCommand(), revokeCommand(), unrevokeCommand(), revocationsCommand(), tokenCommand())
 	if demo := demoCommand(); demo != nil {
 		root.AddCommand(demo)
 	}
@@ -48,9 +50,29 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root.SetErr(stderr)
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(stderr, "gatehouse:", err)
+		if errors.As(err, &unusable{}) {
+			return 2
+		}
 		return 1
 	}
 	return 0
+}
+
+// unusable is the error of a command that could not begin, where its answers
+// have exit statuses of their own.
+type unusable struct{ error }
+
+// unusableArguments makes c's own faults of its command line unusable, too.
+func unusableArguments(c *cobra.Command) *cobra.Command {
+	args := c.Args
+	c.Args = func(c *cobra.Command, given []string) error {
+		if err := args(c, given); err != nil {
+			return unusable{err}
+		}
+		return nil
+	}
+	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return unusable{err} })
+	return c
 }
 
 func releaseVersion() string {

@@ -28,6 +28,7 @@ type Config struct {
 	Defaults   Defaults
 	Routes     []*Route
 	Policies   map[string]*Policy // those that routes name; nil if none does
+	Tests      []*Test
 
 	source // where each value stands in the file, for faults found later
 }

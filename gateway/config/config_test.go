@@ -349,6 +349,17 @@ func TestWhole(t *testing.T) {
 	for i := range want {
 		equal(t, fmt.Sprintf("routes[%d]", i), cfg.Routes[i], want[i])
 	}
+	equal(t, "tests", cfg.Tests, []*Test{{
+		Name: "a hero is created", Method: "POST", URL: "Heroes.Example.com/heroes-service/hero?dry=true", Headers: map[string]string{"X-Region": "eu"}, IP: "10.0.0.1",
+		Claims: `{"sub":"alice","privileges":["CREATE_HERO"],"level":2}`, Issuer: "main", Time: time.Date(2026, 1, 31, 8, 0, 0, 0, time.UTC),
+		Expect: Expectation{Route: "create-hero", Rule: "staff", Upstream: "heroes", Path: "/hero?dry=true", Headers: map[string]string{"x-auth-user-id": "alice"}},
+	}, {
+		Name: "/healthz", Method: "GET", URL: "/healthz",
+	}, {
+		Name: "GET /seed/", Method: "GET", URL: "/seed/", Expect: Expectation{Status: 401, Reason: "missing_token"},
+	}, {
+		Name: "/nowhere", Method: "GET", URL: "/nowhere", Expect: Expectation{Status: 404},
+	}})
 	if cfg.Routes[1].Upstream != cfg.Routes[2].Upstream {
 		t.Error("two routes with one URL do not share their upstream")
 	}

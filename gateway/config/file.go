@@ -28,6 +28,7 @@ type fileConfig struct {
 	Privileges map[string]*filePrivilege `yaml:"privileges" doc:"all the privileges that exist; another one is a fault then"`
 	Defaults   fileDefaults              `yaml:"defaults" doc:"what routes inherit; their own values replace these"`
 	Routes     []fileRoute               `yaml:"routes" need:"the list of what is forwarded where" doc:"what is forwarded where; the most specific match wins"`
+	Tests      []fileRouteTest           `yaml:"tests" doc:"requests and what must become of them, run by gatehouse check"`
 }
 
 type fileServer struct {

@@ -226,8 +226,8 @@ func (r *reader) json(n *yaml.Node, path string, b *strings.Builder) {
 func (r *reader) jsonScalar(n *yaml.Node, path string) (text string, ok bool) {
 	switch tag := n.ShortTag(); {
 	case tag == "!!str":
-		_, ok := r.scalar(n, path, "a string")
-		return jsonText(n.Value), ok
+		s, ok := r.scalar(n, path, "a string")
+		return jsonText(s), ok
 	case tag == "!!null":
 		return "null", true
 	case tag == "!!bool" && (n.Value == "true" || n.Value == "false"), (tag == "!!int" || tag == "!!float") && json.Valid([]byte(n.Value)):

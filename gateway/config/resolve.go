@@ -58,6 +58,7 @@ func (r *reader) config(f *fileConfig) *Config {
 	c.Defaults.CORS = r.cors("defaults.cors", &f.Defaults.CORS)
 	c.Defaults.ResponseHeaders = r.responseEdits("defaults.response_headers", &f.Defaults.ResponseHeaders, &c.Headers, c.Defaults.CORS != nil)
 	r.routes(f.Routes, c)
+	r.tests(f.Tests, c)
 	return c
 }
 

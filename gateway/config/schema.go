@@ -162,6 +162,14 @@ func (*fileLogout) schema(g *generator) schema {
 	return anyOf(g.of(reflect.TypeFor[string](), ""), g.object(reflect.TypeFor[fileLogout]()))
 }
 
+func (*fileExpectation) schema(g *generator) schema {
+	const answer = `^(forward|[0-9]{3}( [a-z_]+)?)$`
+	whole := g.object(reflect.TypeFor[fileExpectation]())
+	number := schema{"type": "integer", "minimum": 200, "maximum": 599}
+	whole["properties"].(schema)["answer"] = anyOf(g.text(answer), number)
+	return anyOf(g.text(answer), number, whole)
+}
+
 func (*requiredClaims) schema(g *generator) schema {
 	return anyOf(g.of(reflect.TypeFor[[]claim](), ""), g.of(reflect.TypeFor[map[string]oneOrMany[claimValue]](), ""))
 }

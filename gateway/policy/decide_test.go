@@ -288,6 +288,30 @@ func TestHostileClaims(t *testing.T) {
 	}
 }
 
+// Nor do such claims meet a step-up, or name an actor who may act.
+func TestHostileClaimsOfUsersAndActors(t *testing.T) {
+	asks := map[string]StepUp{"acr": {ACR: []string{"ADMIN"}}, "amr": {AMR: Requirement{Any: []string{"ADMIN", "7"}}}, "auth_time": {MaxAuthAge: time.Hour}}
+	for name, text := range hostile() {
+		for claim, s := range asks {
+			if s.Check(request(t, strings.ReplaceAll(text, `"x":`, `"`+claim+`":`)).Claims, time.Unix(1_800_000_000, 0)) == nil {
+				t.Errorf("%s: %s meets %+v", name, claim, s)
+			}
+		}
+		for _, claim := range []string{"act", "impersonator"} {
+			claims := request(t, strings.ReplaceAll(text, `"x":`, `"`+claim+`":`)).Claims
+			actor, acting := NewActorClaims(token.MustPath("impersonator")).Find(claims)
+			if says := claims.Get(claim).Kind(); acting != (says != token.Missing && says != token.Null) {
+				t.Errorf("%s in %s: acting is %v", name, claim, acting)
+			}
+			for _, d := range []Delegation{{Deny: true}, {Actors: []Actor{{Subject: "ADMIN"}, {Subject: "7"}}}} {
+				if _, ok := d.Check(actor, acting); ok && acting {
+					t.Errorf("%s in %s: %+v may act", name, claim, actor)
+				}
+			}
+		}
+	}
+}
+
 // reached are the kinds of conditions that some token made true.
 var reached = seen{}
 

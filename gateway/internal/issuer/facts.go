@@ -278,8 +278,9 @@ func (i *Issuer) privileges(c token.Claims) (out []string, found bool) {
 }
 
 // judge decides what may change between two requests: whether the token is
-// for this audience, has begun and has not ended. It allocates nothing unless it refuses.
-func (f *facts) judge(now time.Time) *token.Error {
+// for this audience, has begun and has not ended. It allocates nothing unless it
+// refuses or has a record.
+func (f *facts) judge(now time.Time, record Record) *token.Error {
 	o := &f.issuer.o
 	if o.Audiences != nil {
 		aud := f.verified.Claims.Get("aud")
@@ -287,11 +288,14 @@ func (f *facts) judge(now time.Time) *token.Error {
 			return f.refuse(token.InvalidToken, "aud is %s; one of %s is expected", show(aud), list(o.Audiences))
 		}
 	}
-	return f.timely(now)
+	if record != nil {
+		record("audience", "aud is "+show(f.verified.Claims.Get("aud"))+"; expected "+audiences(o.Audiences))
+	}
+	return f.timely(now, record)
 }
 
 // timely decides whether the token has begun and has not ended.
-func (f *facts) timely(now time.Time) *token.Error {
+func (f *facts) timely(now time.Time, record Record) *token.Error {
 	o := &f.issuer.o
 	clock, leeway := float64(now.Unix())+float64(now.Nanosecond())/1e9, o.Leeway.Seconds()
 	switch {
@@ -301,6 +305,13 @@ func (f *facts) timely(now time.Time) *token.Error {
 		return f.refuse(token.InvalidToken, "iat is %s, %s from now; leeway %s", moment(f.iat), span(f.iat-clock), o.Leeway)
 	case clock >= f.exp+leeway:
 		return f.refuse(token.ExpiredToken, "exp was %s, %s ago; leeway %s", moment(f.exp), span(clock-f.exp), o.Leeway)
+	}
+	if record != nil {
+		until := "without end"
+		if f.exp != never {
+			until = "until " + moment(f.exp)
+		}
+		record("time", until+", leeway "+o.Leeway.String())
 	}
 	return nil
 }

@@ -56,7 +56,7 @@ func (i *Issuer) VerifyLogout(ctx context.Context, raw token.Raw, audiences []st
 	}
 	f := i.facts(t, at, signer)
 	now := i.o.Now()
-	if refusal := f.timely(now); refusal != nil {
+	if refusal := f.timely(now, nil); refusal != nil {
 		return nil, refusal
 	}
 	until := min(at.exp, at.iat+maxLogoutAge.Seconds()) + i.o.Leeway.Seconds()

@@ -1,6 +1,7 @@
 package issuer
 
 import (
+	"errors"
 	"maps"
 	"strings"
 	"testing"
@@ -134,11 +135,58 @@ func TestExplain(t *testing.T) {
 		t.Errorf("got %v, %v; want %s", checks, err, want)
 	}
 	checks, err = explain(edToken(m{"exp": 1}))
-	if want := "form issuer algorithm kind signature"; err == nil || strings.Join(checks, " ") != want {
+	if want := "form issuer algorithm kind signature audience"; err == nil || strings.Join(checks, " ") != want {
 		t.Errorf("expired: got %v, %v; want %s", checks, err, want)
 	}
 	checks, err = explain("a.b")
 	if err == nil || checks != nil {
 		t.Errorf("no JWT: got %v, %v", checks, err)
+	}
+}
+
+// A token that was verified before is explained as it was served: from memory.
+func TestExplainTellsOfMemory(t *testing.T) {
+	i := static(t, func(o *Options) { o.Cache = NewCache(1 << 20) })
+	raw := token.NewRaw(edToken(nil))
+	if _, err := (Set{i}).Verify(t.Context(), raw); err != nil {
+		t.Fatal(err)
+	}
+	var checks []string
+	_, err := Set{i}.Explain(t.Context(), raw, func(check, _ string) { checks = append(checks, check) })
+	if got, want := strings.Join(checks, " "), "memory audience time"; err != nil || got != want {
+		t.Errorf("%q, %v; want %q", got, err, want)
+	}
+}
+
+// Claims that are taken for signed pass and fail by what they say, as those of a token do.
+func TestAssume(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	for _, c := range []struct {
+		claims string
+		reason token.Reason
+		says   string
+	}{
+		{`{"iss":"ISS","aud":"api","exp":1800000060,"privileges":["A"]}`, "", ""},
+		{`{"iss":"ISS","aud":"api","exp":1799999000}`, token.ExpiredToken, "exp was"},
+		{`{"iss":"ISS","aud":"api","exp":1800000060,"nbf":1800000050}`, token.InvalidToken, "nbf is"},
+		{`{"iss":"ISS","aud":"other","exp":1800000060}`, token.InvalidToken, "aud is"},
+		{`{"iss":"ISS","aud":[1],"exp":1800000060}`, token.InvalidToken, "aud"},
+		{`{"iss":"https://other.example","aud":"api","exp":1800000060}`, token.InvalidToken, "iss is"},
+		{`{"iss":"ISS","aud":"api"}`, token.InvalidToken, "exp is missing"},
+		{`{"iss":"ISS","aud":"api","exp":1800000060,"nonce":"x"}`, token.InvalidToken, "ID token"},
+	} {
+		i := static(t, func(o *Options) { o.Audiences, o.Leeway = []string{"api"}, 0 })
+		claims, err := token.ParseClaims([]byte(strings.ReplaceAll(c.claims, "ISS", i.o.Issuer)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, err := Set{i}.Assume(claims, now, func(string, string) {})
+		var refused *token.Error
+		switch {
+		case c.reason == "" && (err != nil || v.Issuer != i.o.Name || len(v.Privileges) != 1):
+			t.Errorf("%s: %+v, %v", c.claims, v, err)
+		case c.reason != "" && (!errors.As(err, &refused) || refused.Reason != c.reason || !strings.Contains(refused.Detail, c.says)):
+			t.Errorf("%s: %v, want %s: %s", c.claims, err, c.reason, c.says)
+		}
 	}
 }

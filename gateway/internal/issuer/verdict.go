@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"math"
+	"strconv"
 	"strings"
 	"time"
 
@@ -111,7 +112,7 @@ func (s Set) opaque(raw token.Raw) (asked *Issuer) {
 
 // confirm asks the issuer about a token that was verified here, if it is to be
 // asked about those.
-func (f *facts) confirm(ctx context.Context, raw token.Raw) *token.Error {
+func (f *facts) confirm(ctx context.Context, raw token.Raw, record Record) *token.Error {
 	if f.issuer.introspection == nil || !f.issuer.o.Introspection.Always {
 		return nil
 	}
@@ -119,7 +120,13 @@ func (f *facts) confirm(ctx context.Context, raw token.Raw) *token.Error {
 	if refusal != nil {
 		return refusal
 	}
-	return said.judge(f.issuer.o.Now())
+	if refusal := said.judge(f.issuer.o.Now(), nil); refusal != nil {
+		return refusal
+	}
+	if record != nil {
+		record("introspection", "the issuer says that it is active")
+	}
+	return nil
 }
 
 // introspect returns what the issuer vouches for: what it said lately, or what
@@ -258,24 +265,22 @@ func (i *Issuer) vouched(claims token.Claims, d digest, local *facts) (*facts, *
 // never is the exp of an answer without one.
 var never = math.Inf(1)
 
-// explainOpaque is introspect for Explain.
-func (i *Issuer) explainOpaque(ctx context.Context, raw token.Raw, t *compact) (*token.Verified, error) {
-	t.pass("form", "an opaque token of %d bytes", raw.Len())
+// opaque is Explain for a token that only the issuer can read.
+func (i *Issuer) opaque(ctx context.Context, raw token.Raw, record Record) (*token.Verified, error) {
+	if record != nil {
+		record("form", "an opaque token of "+strconv.Itoa(raw.Len())+" bytes")
+	}
 	f, refusal := i.introspect(ctx, raw, nil)
 	if refusal != nil {
 		return nil, refusal
 	}
-	t.pass("introspection", "issuer %s says that it is active; iss %s", i.o.Name, show(f.verified.Claims.Get("iss")))
-	v, err := f.answer()
-	if err == nil {
-		t.pass("audience", "aud is %s; expected %s", show(v.Claims.Get("aud")), audiences(i.o.Audiences))
-		until := "without end"
-		if v.Expires != never {
-			until = "until " + moment(v.Expires)
-		}
-		t.pass("time", "%s, leeway %s", until, i.o.Leeway)
+	if record != nil {
+		record("introspection", "issuer "+i.o.Name+" says that it is active; iss "+show(f.verified.Claims.Get("iss")))
 	}
-	return v, err
+	if refusal := f.judge(i.o.Now(), record); refusal != nil {
+		return nil, refusal
+	}
+	return f.verified, nil
 }
 
 func defaults(c *Introspection) *Introspection {

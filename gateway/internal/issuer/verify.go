@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"strconv"
+	"time"
 
 	"gatehouse/gateway/token"
 )
@@ -16,35 +18,46 @@ type Set []*Issuer
 // A token that was verified before costs a look-up: only what may have changed
 // since is decided again.
 func (s Set) Verify(ctx context.Context, raw token.Raw) (*token.Verified, error) {
+	return s.Explain(ctx, raw, nil)
+}
+
+// Explain is Verify, and tells record, which may be nil, of each check that the
+// token passes.
+func (s Set) Explain(ctx context.Context, raw token.Raw, record Record) (*token.Verified, error) {
 	if i := s.opaque(raw); i != nil {
-		f, refusal := i.introspect(ctx, raw, nil)
-		if refusal != nil {
-			return nil, refusal
-		}
-		return f.answer()
+		return i.opaque(ctx, raw, record)
 	}
 	f := s.remembered(raw)
+	if f != nil && record != nil {
+		record("memory", "this very token was verified before by issuer "+f.issuer.o.Name+", and its key "+quote(f.verified.Key)+" still counts")
+	}
 	if f == nil {
 		t, refusal := parse(raw.Reveal())
 		if refusal != nil {
 			return nil, refusal
 		}
+		t.record = record
+		if record != nil {
+			t.pass("form", "a JWS of %d bytes; alg %s, kid %s, typ %s", raw.Len(), quote(t.alg), kidText(t.kid), quote(t.typ))
+		}
 		i, refusal := s.choose(t)
 		if refusal != nil {
 			return nil, refusal
+		}
+		if record != nil {
+			t.pass("issuer", "%s, by iss %s", i.o.Name, show(t.claims.Get("iss")))
 		}
 		if f, refusal = i.first(ctx, t, raw); refusal != nil {
 			return nil, refusal
 		}
 	}
-	v, err := f.answer()
-	if err != nil {
-		return nil, err
-	}
-	if refusal := f.confirm(ctx, raw); refusal != nil {
+	if refusal := f.judge(f.issuer.o.Now(), record); refusal != nil {
 		return nil, refusal
 	}
-	return v, nil
+	if refusal := f.confirm(ctx, raw, record); refusal != nil {
+		return nil, refusal
+	}
+	return f.verified, nil
 }
 
 // Unverified is what a token says of itself, under the issuer that it selects;
@@ -69,44 +82,40 @@ func (s Set) Unverified(raw token.Raw) *token.Verified {
 	return v
 }
 
-// Explain is Verify without the memory of earlier tokens; it tells record of
-// each check that the token passes.
-func (s Set) Explain(ctx context.Context, raw token.Raw, record Record) (*token.Verified, error) {
-	if i := s.opaque(raw); i != nil {
-		return i.explainOpaque(ctx, raw, &compact{record: record})
-	}
-	t, refusal := parse(raw.Reveal())
+// Claimed is Unverified for claims alone.
+func (s Set) Claimed(claims token.Claims) *token.Verified {
+	i, refusal := s.choose(&compact{claims: claims})
 	if refusal != nil {
-		return nil, refusal
+		return nil
 	}
-	t.record = record
-	t.pass("form", "a JWS of %d bytes; alg %s, kid %s, typ %s", raw.Len(), quote(t.alg), kidText(t.kid), quote(t.typ))
+	return &token.Verified{Issuer: i.o.Name, Claims: claims}
+}
+
+// Assume is Explain for claims that nobody signed: the issuer that they name is
+// taken to have signed them with a key that counts, at the time now. All that
+// the claims themselves decide is decided. It does no I/O.
+func (s Set) Assume(claims token.Claims, now time.Time, record Record) (*token.Verified, error) {
+	t := &compact{claims: claims, typ: "JWT", alg: "assumed", kid: "assumed", record: func(check, found string) {
+		if record != nil && check != "algorithm" { // there is none
+			record(check, found)
+		}
+	}}
 	i, refusal := s.choose(t)
 	if refusal != nil {
 		return nil, refusal
 	}
-	t.pass("issuer", "%s, by iss %s", i.o.Name, show(t.claims.Get("iss")))
-	f, refusal := i.verify(ctx, t)
+	t.pass("issuer", "%s, by iss %s", i.o.Name, show(claims.Get("iss")))
+	t.alg = i.o.Algorithms[0]
+	if i.o.Profile == RFC9068 {
+		t.typ = "at+jwt"
+	}
+	at, refusal := i.admit(t)
 	if refusal != nil {
 		return nil, refusal
 	}
-	v, err := f.answer()
-	if err == nil {
-		t.pass("audience", "aud is %s; expected %s", show(v.Claims.Get("aud")), audiences(i.o.Audiences))
-		t.pass("time", "until %s, leeway %s", moment(v.Expires), i.o.Leeway)
-		if refusal := f.confirm(ctx, raw); refusal != nil {
-			return nil, refusal
-		}
-		if i.introspection != nil && i.o.Introspection.Always {
-			t.pass("introspection", "the issuer says that it is active")
-		}
-	}
-	return v, err
-}
-
-// answer decides what may have changed since the token was verified.
-func (f *facts) answer() (*token.Verified, error) {
-	if refusal := f.judge(f.issuer.o.Now()); refusal != nil {
+	t.pass("signature", "not checked: the claims are taken to be signed")
+	f := i.facts(t, at, &key{kid: "assumed"})
+	if refusal := f.judge(now, record); refusal != nil {
 		return nil, refusal
 	}
 	return f.verified, nil
@@ -169,8 +178,24 @@ func (i *Issuer) verify(ctx context.Context, t *compact) (*facts, *token.Error) 
 	if refusal != nil {
 		return nil, refusal
 	}
-	t.pass("signature", "by the key %s", quote(signer.name()))
+	if t.record != nil {
+		t.pass("signature", "by the key %s, %s", quote(signer.name()), i.origin())
+	}
 	return i.facts(t, at, signer), nil
+}
+
+// origin says where the keys at hand come from.
+func (i *Issuer) origin() string {
+	switch set := i.keys.Load(); {
+	case len(i.o.Secret) > 0:
+		return "the secret of the configuration"
+	case i.remote == nil:
+		return "a key of the configuration"
+	case set == nil || set.fetched.IsZero(): // not reached: something verified
+		return "a published key"
+	default:
+		return "of " + strconv.Itoa(len(set.keys)) + " that were fetched " + i.o.Now().Sub(set.fetched).Round(time.Second).String() + " ago"
+	}
 }
 
 // signer returns the key that made the token's signature. If the token names

@@ -134,6 +134,29 @@ var stories = []struct {
 			}
 		}
 	}},
+	{"a look says what a request would be told, and takes nothing", func(b *backend) {
+		rnd := newRand(3)
+		ls := []*Limiter{
+			b.limiter(Options{Name: "five", Rate: Rate{1, time.Hour}, Burst: 5, Costs: map[string]int{"POST": 2}}),
+			b.limiter(Options{Name: "three", Rate: Rate{1, time.Hour}, Burst: 3, Mode: Report}),
+		}
+		for range 60 {
+			b.advance(time.Duration(rnd.IntN(4)) * 15 * time.Minute)
+			s := caller(1 + rnd.IntN(2))
+			if rnd.IntN(3) == 0 {
+				s.Method = "POST"
+			}
+			_, _, _ = Peek(b.t.Context(), ls, s)
+			states, seen, refusal := Peek(b.t.Context(), ls, s)
+			told, err := Take(b.t.Context(), ls, s)
+			if (err == nil) != (refusal == nil) || len(states) != 2 || err == nil && (seen.Remaining != told.Remaining || seen.Limit != told.Limit) {
+				b.t.Fatalf("a look: %+v, %v; a request: %+v, %v", seen, refusal, told, err)
+			}
+			if (states[0].Wait == 0) != (err == nil) {
+				b.t.Fatalf("%+v, %v", states, err)
+			}
+		}
+	}},
 	{"what is left", func(b *backend) {
 		l := b.limiter(Options{Rate: Rate{1, time.Hour}, Burst: 3})
 		for left := 2; left >= 0; left-- {

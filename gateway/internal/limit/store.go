@@ -124,6 +124,17 @@ func (s *Store) take(ctx context.Context, asks []ask) (admitted bool, err error)
 	})
 }
 
+// look asks about buckets and takes nothing: with asks that want nothing the
+// script writes nothing. Who only looks is no gateway, and so is not counted.
+func (s *Store) look(ctx context.Context, asks []ask) error {
+	_, err := s.breaker.Execute(func() (bool, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.o.Timeout)
+		defer cancel()
+		return s.steps(ctx, asks)
+	})
+	return err
+}
+
 func (s *Store) steps(ctx context.Context, asks []ask) (admitted bool, err error) {
 	if !s.cluster {
 		return s.step(ctx, asks)

@@ -54,7 +54,20 @@ func Allow(limiters []*Limiter, s Subject) error {
 // Redis Cluster, what limits with another key took in another slot.
 func Take(ctx context.Context, limiters []*Limiter, s Subject) (Decision, error) {
 	var few [4]draw // enough for most routes without an allocation
-	draws := few[:0]
+	draws := prepare(few[:0], limiters, &s)
+	admitted, asks := takeHere(draws)
+	if admitted && asks {
+		var err error
+		if admitted, err = takeThere(ctx, draws); err != nil {
+			return Decision{}, err
+		}
+	}
+	count(draws, admitted)
+	return conclude(draws, admitted)
+}
+
+// prepare appends what s asks of each limiter.
+func prepare(draws []draw, limiters []*Limiter, s *Subject) []draw {
 	for _, l := range limiters {
 		if cost := l.costOf(s.Method); cost > 0 {
 			draws = append(draws, draw{Limiter: l, cost: cost, report: l.mode == Report || l.mode == "" && s.Report})
@@ -67,18 +80,11 @@ func Take(ctx context.Context, limiters []*Limiter, s Subject) (Decision, error)
 	}
 	for i := range draws {
 		d := &draws[i]
-		tier := d.tier(&s)
+		tier := d.tier(s)
 		d.plan = &d.plans[tier]
-		d.key.write(d.Limiter, &s, tier)
+		d.key.write(d.Limiter, s, tier)
 	}
-	admitted, asks := takeHere(draws)
-	if admitted && asks {
-		var err error
-		if admitted, err = takeThere(ctx, draws); err != nil {
-			return Decision{}, err
-		}
-	}
-	return conclude(draws, admitted)
+	return draws
 }
 
 // draw is what a request asks of one limiter, and what it was told.
@@ -191,7 +197,11 @@ func (d *draw) lookLocal() {
 	if d.bucket, own = d.table.get(d.key.bytes(), d.plan, d.now); !own {
 		d.spills++
 	}
-	tokens := d.bucket.TokensAt(d.now)
+	d.measure(d.bucket.TokensAt(d.now))
+}
+
+// measure books what a bucket with so many tokens says to the request.
+func (d *draw) measure(tokens float64) {
 	d.wait = d.plan.untilHeld(float64(d.cost) - tokens)
 	if d.wait == 0 {
 		tokens = max(0, tokens-float64(d.cost))
@@ -288,7 +298,7 @@ func takeShares(draws []draw, down error) (admitted bool, err error) {
 		case OnErrorLocal:
 			d.shares = d.store.Replicas()
 		case OnErrorDeny:
-			refused := &token.Error{Reason: token.StoreUnavailable, Detail: "cannot ask Redis about the limit " + d.name + ": " + down.Error(), RetryAfter: openFor}
+			refused := d.unavailable(down)
 			if !d.report {
 				return false, refused
 			}
@@ -321,6 +331,10 @@ func takeShares(draws []draw, down error) (admitted bool, err error) {
 	return admitted, nil
 }
 
+func (d *draw) unavailable(down error) *token.Error {
+	return &token.Error{Reason: token.StoreUnavailable, Detail: "cannot ask Redis about the limit " + d.name + ": " + down.Error(), RetryAfter: openFor}
+}
+
 func (d *draw) share() gcra { return d.plan.gcra.share(d.shares, d.cost) }
 
 // giveBack returns what takeHere took, after another limit refused.
@@ -342,7 +356,22 @@ func giveBack(draws []draw) {
 	}
 }
 
-// conclude counts, and tells the caller.
+// count keeps the metrics.
+func count(draws []draw, admitted bool) {
+	for i := range draws {
+		d := &draws[i]
+		switch {
+		case d.wait > 0 && d.report, d.denied != nil:
+			d.reported.Add(1)
+		case d.wait > 0:
+			d.refused.Add(1)
+		case admitted:
+			d.admitted.Add(1)
+		}
+	}
+}
+
+// conclude tells the caller.
 func conclude(draws []draw, admitted bool) (Decision, error) {
 	var tightest Decision
 	var worst, reported *draw
@@ -350,20 +379,13 @@ func conclude(draws []draw, admitted bool) (Decision, error) {
 		d := &draws[i]
 		switch {
 		case d.wait > 0 && d.report:
-			d.reported.Add(1)
 			if reported == nil || d.wait > reported.wait {
 				reported = d
 			}
 		case d.denied != nil:
-			d.reported.Add(1)
 			tightest.Reported = d.denied
-		case d.wait > 0:
-			d.refused.Add(1)
-			if worst == nil || d.wait > worst.wait {
-				worst = d
-			}
-		case admitted:
-			d.admitted.Add(1)
+		case d.wait > 0 && (worst == nil || d.wait > worst.wait):
+			worst = d
 		}
 		if admitted && !d.report && !d.silent {
 			tightest = tightest.Tighter(Decision{Limit: d.name, Remaining: d.left, Reset: d.next, plan: d.plan})

@@ -51,6 +51,15 @@ func New(name string, targets []*url.URL) *Pool {
 // Name returns the upstream's name.
 func (p *Pool) Name() string { return p.name }
 
+// Targets returns the targets' URLs.
+func (p *Pool) Targets() []string {
+	urls := make([]string, len(p.targets))
+	for i, t := range p.targets {
+		urls[i] = t.String()
+	}
+	return urls
+}
+
 // Close closes idle connections; those in use close when they become idle.
 func (p *Pool) Close() { p.transport.CloseIdleConnections() }
 

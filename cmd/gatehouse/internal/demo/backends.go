@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -50,7 +51,7 @@ type heroAnswer struct {
 
 const maxHeroes = 1000
 
-// newHeroes returns heroes-service: POST /hero, GET /hero/{id}, GET /healthz.
+// newHeroes returns heroes-service: POST /hero, GET and PUT /hero/{id}, GET /healthz.
 // It keeps its heroes in memory and is safe for concurrent use.
 func newHeroes() http.Handler {
 	var mu sync.Mutex
@@ -80,7 +81,7 @@ func newHeroes() http.Handler {
 	})
 	mux.HandleFunc("GET /hero/{id}", func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
-		known := heroes // only ever appended to
+		known := heroes // only ever appended to, or replaced
 		mu.Unlock()
 		i, err := strconv.Atoi(r.PathValue("id"))
 		if err != nil || i < 1 || i > len(known) {
@@ -88,6 +89,22 @@ func newHeroes() http.Handler {
 			return
 		}
 		writeJSON(w, http.StatusOK, heroAnswer{known[i-1], look(r)})
+	})
+	mux.HandleFunc("PUT /hero/{id}", func(w http.ResponseWriter, r *http.Request) {
+		var h hero
+		if !readJSON(w, r, &h) {
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		i, err := strconv.Atoi(r.PathValue("id"))
+		if err != nil || i < 1 || i > len(heroes) {
+			http.Error(w, "no such hero", http.StatusNotFound)
+			return
+		}
+		heroes = slices.Clone(heroes) // others may be reading the old ones
+		heroes[i-1].Name = h.Name
+		writeJSON(w, http.StatusOK, heroAnswer{heroes[i-1], look(r)})
 	})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusOK, map[string]any{"status": "ok", "seen": look(r)})

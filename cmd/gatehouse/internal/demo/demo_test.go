@@ -38,7 +38,7 @@ func TestOnce(t *testing.T) {
 		"X_Jwt_Sub: root", "no x-jwt- header",
 		"<- 429 Too Many Requests ✓", "Retry-After: ",
 		"SET revoked:jti:main:",
-		"All 15 answers were the expected ones.",
+		"All 18 answers were the expected ones.",
 	} {
 		if !strings.Contains(story, want) {
 			t.Errorf("the story does not say %q", want)

@@ -28,14 +28,23 @@ type account struct {
 	name, secret string
 	email        string
 	privileges   []string
+	acr          string // how the user logged in; empty for a client
 }
+
+// How users log in, as acr names it. Two factors are the password and this
+// code, which anybody may know here.
+const (
+	onePassword = "urn:example:password"
+	twoFactors  = "urn:example:two-factors"
+	otp         = "123456"
+)
 
 // The demo's users and its one client. They exist on loopback, while the demo
 // runs, and open nothing else; so their secrets need not be secret.
 var (
-	admin1 = account{"admin1", "admin1", "admin1@example.com", []string{"ASSIGN_HERO"}}
-	admin2 = account{"admin2", "admin2", "admin2@example.com", []string{"CREATE_HERO", "ASSIGN_HERO"}}
-	client = account{"demo", "demo-secret", "", []string{"ASSIGN_HERO"}}
+	admin1 = account{"admin1", "admin1", "admin1@example.com", []string{"ASSIGN_HERO"}, onePassword}
+	admin2 = account{"admin2", "admin2", "admin2@example.com", []string{"CREATE_HERO", "ASSIGN_HERO"}, onePassword}
+	client = account{"demo", "demo-secret", "", []string{"ASSIGN_HERO"}, ""}
 )
 
 // claims are what the provider's tokens hold, and what its introspection
@@ -47,6 +56,8 @@ type claims struct {
 	ClientID   string   `json:"client_id"`
 	Email      string   `json:"email,omitempty"`
 	Privileges []string `json:"privileges"`
+	ACR        string   `json:"acr,omitempty"`       // of users: how they logged in
+	AuthTime   int64    `json:"auth_time,omitempty"` // and when
 	ID         string   `json:"jti"`
 	IssuedAt   int64    `json:"iat"`
 	Expires    int64    `json:"exp"`
@@ -83,7 +94,10 @@ func newProvider(issuer, audience string) (*provider, error) {
 func (p *provider) issue(a account, at time.Time) (string, claims, error) {
 	c := claims{
 		Issuer: p.issuer, Audience: p.audience, Subject: a.name, ClientID: client.name, Email: a.email,
-		Privileges: a.privileges, ID: rand.Text(), IssuedAt: at.Unix(), Expires: at.Add(tokenLife).Unix(),
+		Privileges: a.privileges, ACR: a.acr, ID: rand.Text(), IssuedAt: at.Unix(), Expires: at.Add(tokenLife).Unix(),
+	}
+	if a.acr != "" {
+		c.AuthTime = c.IssuedAt
 	}
 	token, err := sign(p.key, jwtHeader{Alg: "RS256", Typ: "at+jwt", Kid: p.kid}, c) // RFC 9068 §2.1
 	return token, c, err
@@ -135,6 +149,10 @@ func (p *provider) token(w http.ResponseWriter, r *http.Request) {
 		var ok bool
 		if who, ok = find(form.Get("username"), form.Get("password"), admin1, admin2); !ok {
 			err = &oauthError{Code: "invalid_grant", Description: "wrong user or password"}
+		} else if code := form.Get("otp"); code == otp {
+			who.acr = twoFactors
+		} else if code != "" {
+			err = &oauthError{Code: "invalid_grant", Description: "wrong code"}
 		}
 	default:
 		err = &oauthError{Code: "unsupported_grant_type", Description: "client_credentials and password are supported"}

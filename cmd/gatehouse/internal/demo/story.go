@@ -35,8 +35,8 @@ type tokens struct{ admin1, admin2, revoked string }
 func tell(ctx context.Context, t *teller, w *world) (tokens, error) {
 	heroes, threats := w.gateway+"/heroes-service", w.gateway+"/threats-service"
 	var tk tokens
-	tk.admin1 = login(ctx, t, w, admin1)
-	tk.admin2 = login(ctx, t, w, admin2)
+	tk.admin1 = login(ctx, t, w, admin1, "")
+	tk.admin2 = login(ctx, t, w, admin2, "")
 	if err := errors.Join(t.err(), ctx.Err()); err != nil {
 		return tk, err
 	}
@@ -82,6 +82,13 @@ func tell(ctx context.Context, t *teller, w *world) (tokens, error) {
 		http.StatusUnauthorized, "missing_token"))
 	t.play(ctx, refused(with(create, "admin2's token of an hour ago has expired", "an expired token", expired),
 		http.StatusUnauthorized, "expired_token"))
+
+	rename := step{method: http.MethodPut, url: heroes + "/hero/1", body: `{"name":"Magneto"}`}
+	t.play(ctx, refused(with(rename, "admin2 renames the hero, for which a password is not enough: the answer says what is (RFC 9470)", "admin2's token", tk.admin2),
+		http.StatusUnauthorized, "insufficient_user_authentication"))
+	strong := login(ctx, t, w, admin2, otp)
+	t.play(ctx, answered(with(rename, "with the second factor it works", "admin2's new token", strong),
+		http.StatusOK, heroSaw("admin2", admin2.privileges, false)))
 
 	seedCreate := create
 	seedCreate.url = w.gateway + "/seed/hero"
@@ -132,10 +139,16 @@ func tell(ctx context.Context, t *teller, w *world) (tokens, error) {
 }
 
 // login gets a token for a from the identity provider, over HTTP like everyone.
-func login(ctx context.Context, t *teller, w *world, a account) (token string) {
+// With a code the user has two factors.
+func login(ctx context.Context, t *teller, w *world, a account, code string) (token string) {
 	form := url.Values{"grant_type": {"password"}, "username": {a.name}, "password": {a.secret}, "client_id": {client.name}, "client_secret": {client.secret}}
+	title := a.name + " logs in at the identity provider"
+	if code != "" {
+		form.Set("otp", code)
+		title += " again, with a second factor"
+	}
 	t.play(ctx, step{
-		title: a.name + " logs in at the identity provider", as: "client " + client.name,
+		title: title, as: "client " + client.name,
 		method: http.MethodPost, url: w.provider.issuer + "/token",
 		header: http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}, body: form.Encode(),
 		status: http.StatusOK,
