@@ -3,10 +3,10 @@ package gateway
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"maps"
-	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -54,12 +54,14 @@ func (b *builder) build() (*snapshot, error) {
 		proxies:   b.cfg.Server.TrustedProxies,
 		issuers:   map[string]*part[issuerOptions, *issuer.Issuer]{},
 		limits:    map[string]*part[limitOptions, *limit.Limiter]{},
-		upstreams: map[string]*part[[]string, *upstream.Pool]{},
+		upstreams: map[string]*part[upstreamOptions, *upstream.Pool]{},
+		pairs:     map[config.Certificate]*watched[tls.Certificate]{},
 		policies:  map[string]*policy.Compiled{},
 		actors:    map[string]policy.ActorClaims{},
 		drained:   make(chan struct{}),
 	}
 	b.injection(s)
+	b.serverTLS(s)
 	b.redis(s)
 	b.authFailures(s)
 	b.adminAuth(s)
@@ -68,6 +70,9 @@ func (b *builder) build() (*snapshot, error) {
 	}
 	for name, c := range b.cfg.Limits {
 		b.limit(s, name, c)
+	}
+	for _, c := range b.cfg.Upstreams {
+		b.upstream(s, c)
 	}
 	patterns := make([]route.Pattern, len(b.cfg.Routes))
 	for i, c := range b.cfg.Routes {
@@ -226,14 +231,7 @@ func readKey(key config.Key) ([]byte, error) {
 	if key.File == "" {
 		return []byte(key.Text), nil
 	}
-	info, err := os.Stat(key.File)
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the key: %w", err)
-	}
-	if !info.Mode().IsRegular() || info.Size() > maxKeyFile {
-		return nil, fmt.Errorf("cannot read the key: %s is no file of at most %d bytes", key.File, maxKeyFile)
-	}
-	text, err := os.ReadFile(key.File)
+	text, err := readSmall(key.File, maxKeyFile)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the key: %w", err)
 	}
@@ -519,10 +517,21 @@ func (b *builder) upstream(s *snapshot, c *config.Upstream) *upstream.Pool {
 	if p := s.upstreams[c.Name]; p != nil {
 		return p.value
 	}
-	targets := make([]string, len(c.Targets))
-	for i, t := range c.Targets {
-		targets[i] = t.String()
+	o := upstreamOptions{tls: c.TLS}
+	for _, t := range c.Targets {
+		o.targets = append(o.targets, t.String())
 	}
-	s.upstreams[c.Name], _ = carry(b.old.upstreams[c.Name], targets, func() (*upstream.Pool, error) { return upstream.New(c.Name, c.Targets), nil })
+	tlsConfig, authorities := b.upstreamTLS(s, c)
+	o.authorities = string(authorities)
+	s.upstreams[c.Name], _ = carry(b.old.upstreams[c.Name], o, func() (*upstream.Pool, error) {
+		return upstream.New(c.Name, c.Targets, tlsConfig), nil
+	})
 	return s.upstreams[c.Name].value
+}
+
+// upstreamOptions are what an upstream is made from.
+type upstreamOptions struct {
+	targets     []string
+	tls         config.UpstreamTLS
+	authorities string // the text of tls.CAFile
 }

@@ -155,6 +155,19 @@ func (x *exchange) canonical() error {
 	if upgrade := x.r.Header["Upgrade"]; upgrade != nil && (len(upgrade) != 1 || !strings.EqualFold(upgrade[0], "websocket")) {
 		return refuse(token.BadRequest, "an upgrade to %s is refused; only websocket is forwarded", bounded(strings.Join(upgrade, ", ")))
 	}
+	if x.r.ProtoMajor >= 2 {
+		// HTTP/2 has one way to say each of these (RFC 9113 §8.3.1), and net/http
+		// lets others pass: what reads them otherwise sees another request.
+		if uri := x.r.RequestURI; uri != "*" && !strings.HasPrefix(uri, "/") {
+			return refuse(token.BadRequest, "the :path %s does not begin with a slash", strconv.Quote(bounded(uri)))
+		}
+		if hosts := x.r.Header["Host"]; len(hosts) > 1 || len(hosts) == 1 && hosts[0] != x.r.Host {
+			return refuse(token.BadRequest, "the host header and :authority differ")
+		}
+		if len(x.r.Header["Content-Length"]) > 1 {
+			return refuse(token.BadRequest, "two content-length fields")
+		}
+	}
 	if x.r.URL.Path == "" { // http://host without a path is that of its root (RFC 9112 §3.2.1)
 		x.r.URL.Path = "/"
 	}

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -15,6 +16,17 @@ const (
 	readHeaderTimeout = 10 * time.Second
 	clientIdleTimeout = 120 * time.Second
 	maxRequestHeader  = 64 << 10
+)
+
+// Bounds of HTTP/2 on a client's connection. net/http starts no more handlers
+// at a time than there may be streams, however fast these are reset
+// (CVE-2023-39325).
+const (
+	maxStreams       = 250 // at a time on one connection
+	maxUnreadBytes   = 1 << 20
+	http2Silence     = time.Minute      // then the client is asked whether it is there
+	http2PingTimeout = 15 * time.Second // for its answer
+	http2WriteStall  = 30 * time.Second // in which not one byte could be written
 )
 
 // Serve answers requests until ctx ends, then drains: readiness goes false,
@@ -49,7 +61,16 @@ func (g *Gateway) Serve(ctx context.Context, listener, status net.Listener) (err
 	defer kill()
 	front := g.server(g, alive)
 	failed := make(chan error, 3)
-	go func() { failed <- front.Serve(listener) }()
+	front.Protocols.SetHTTP2(true)
+	if g.current.Load().tls != nil {
+		front.TLSConfig = &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			return g.current.Load().tls.config(hello)
+		}}
+		go func() { failed <- front.ServeTLS(listener, "", "") }()
+	} else {
+		front.Protocols.SetUnencryptedHTTP2(true) // by prior knowledge (RFC 9113 §3.3); an upgrade to it is refused
+		go func() { failed <- front.Serve(listener) }()
+	}
 	listening := []any{"listen", listener.Addr().String()}
 	for _, side := range []struct {
 		name     string
@@ -79,7 +100,19 @@ func (g *Gateway) Serve(ctx context.Context, listener, status net.Listener) (err
 }
 
 func (g *Gateway) server(h http.Handler, alive context.Context) *http.Server {
+	protocols := &http.Protocols{}
+	protocols.SetHTTP1(true)
 	return &http.Server{
+		Protocols: protocols,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams:          maxStreams,
+			MaxReceiveBufferPerConnection: maxUnreadBytes,
+			MaxReceiveBufferPerStream:     maxUnreadBytes,
+			SendPingTimeout:               http2Silence,
+			PingTimeout:                   http2PingTimeout,
+			WriteByteTimeout:              http2WriteStall,
+			CountError:                    func(word string) { g.metrics.http2Errors.WithLabelValues(word).Inc() },
+		},
 		Handler:           h,
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       clientIdleTimeout,

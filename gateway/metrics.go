@@ -31,6 +31,8 @@ type metrics struct {
 	reloads     *prometheus.CounterVec // outcome
 
 	auditErrors, adminRefusals prometheus.Counter
+	certificates               *prometheus.CounterVec // file, outcome
+	http2Errors                *prometheus.CounterVec // error
 }
 
 func newMetrics(cache *issuer.Cache) *metrics {
@@ -77,6 +79,14 @@ func newMetrics(cache *issuer.Cache) *metrics {
 			Name: "gatehouse_admin_refusals_total",
 			Help: "Requests to the admin listener that were refused for their Host, Origin or credentials.",
 		}),
+		certificates: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "gatehouse_tls_reloads_total",
+			Help: "Changes of the files of certificates by outcome.",
+		}, []string{"file", "outcome"}),
+		http2Errors: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "gatehouse_http2_errors_total",
+			Help: "Mistakes of clients in HTTP/2, by net/http's words for them.",
+		}, []string{"error"}),
 	}
 	entries := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "gatehouse_token_cache_entries",
@@ -94,7 +104,7 @@ func newMetrics(cache *issuer.Cache) *metrics {
 		}, func() float64 { return float64(n()) })
 	}
 	m.registry.MustRegister(entries, bytes, lookups("hit", cache.Hits), lookups("miss", cache.Misses))
-	m.registry.MustRegister(m.requests, m.durations, m.wouldRefuse, m.fetches, m.fallbacks, m.logouts, m.collisions, m.reloads, m.auditErrors, m.adminRefusals,
+	m.registry.MustRegister(m.requests, m.durations, m.wouldRefuse, m.fetches, m.fallbacks, m.logouts, m.collisions, m.reloads, m.certificates, m.http2Errors, m.auditErrors, m.adminRefusals,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

@@ -172,6 +172,12 @@ func (x *exchange) refuse(err error) {
 	if f.retryAfter > 0 {
 		h.Set("Retry-After", strconv.FormatInt(int64(math.Ceil(f.retryAfter.Seconds())), 10))
 	}
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Request-Id", x.requestID)
+	if isGRPC(x.r) {
+		x.grpcRefusal(string(f.reason), answer.status, answer.detail)
+		return
+	}
 	p := problem{
 		Type: "about:blank", Title: http.StatusText(answer.status), Status: answer.status,
 		Detail: answer.detail, Reason: f.reason, RequestID: x.requestID,
@@ -185,9 +191,7 @@ func (x *exchange) refuse(err error) {
 	}
 	h.Set("Content-Type", "application/problem+json")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
-	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("X-Request-Id", x.requestID)
 	x.w.WriteHeader(answer.status)
 	if x.r.Method != http.MethodHead {
 		_, _ = x.w.Write(body) // a client that has gone needs no refusal

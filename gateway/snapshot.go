@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net/netip"
 	"sync"
@@ -36,7 +37,7 @@ type snapshot struct {
 
 	issuers    map[string]*part[issuerOptions, *issuer.Issuer]
 	limits     map[string]*part[limitOptions, *limit.Limiter]
-	upstreams  map[string]*part[[]string, *upstream.Pool]
+	upstreams  map[string]*part[upstreamOptions, *upstream.Pool]
 	redis      *part[config.Redis, redis.UniversalClient]   // nil without redis in the file
 	store      *part[config.Redis, *limit.Store]            // of shared limits; nil without redis
 	failures   *part[limit.FailureOptions, *limit.Failures] // nil without server.auth_failures
@@ -44,6 +45,9 @@ type snapshot struct {
 	audit      *part[config.Audit, *auditLog]               // nil without server.audit
 	admin      *part[adminOptions, *adminAuth]              // nil without server.admin
 	logouts    map[string]*logout                           // by path; nil without any
+
+	tls   *frontTLS                                        // nil without server.tls in the file
+	pairs map[config.Certificate]*watched[tls.Certificate] // what the files of certificates hold
 
 	users   atomic.Int64
 	retired atomic.Bool

@@ -171,7 +171,10 @@ func hold(r *http.Request, until <-chan struct{}) {
 // hanging starts a backend that never answers.
 func hanging(t *testing.T) *httptest.Server {
 	t.Helper()
-	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { hold(r, nil) }))
+	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // net/http notices only then that the caller has gone
+		hold(r, nil)
+	}))
 	t.Cleanup(s.Close)
 	return s
 }

@@ -211,7 +211,6 @@ func TestConnectAndOtherProtocolsAreRefused(t *testing.T) {
 		"GET /public/x HTTP/1.1\r\nHost: x\r\nConnection: upgrade, close\r\nUpgrade: websocket\r\nUpgrade: h2c\r\n\r\n",
 		"GET /public/x HTTP/1.1\r\nHost: x\r\nConnection: upgrade, close\r\nUpgrade: spdy/3.1\r\n\r\n",
 		"GET /heroes/1 HTTP/1.1\r\nHost: x\r\nConnection: upgrade, close\r\nUpgrade: h2c\r\n" + token + "\r\n\r\n",
-		"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 	} {
 		if a := g.send(t, raw); a.status < 400 || a.status > 499 && a.status != 501 && a.status != 505 {
 			t.Errorf("%s: %d, want a refusal", firstLine(raw), a.status)

@@ -25,8 +25,8 @@ that the routes name. The exit status is 0 without faults and failures.
 With --watch it does so again, in milliseconds, whenever one of these files
 changes, until it is interrupted.
 
-A reload of a running gateway takes every change but one: listen addresses
-(server.listen, server.status) stay what they were until a restart.`,
+A reload of a running gateway takes every change but one: where it listens
+(server.listen, server.status), and whether with TLS, stays until a restart.`,
 	}
 	file := configFlag(c)
 	asJSON := c.Flags().Bool("json", false, "print one JSON object, on one line")

@@ -39,6 +39,7 @@ type Server struct {
 	Status         string         // host:port of /livez, /readyz and /metrics; empty: off
 	TrustedProxies []netip.Prefix // peers whose forwarding headers are believed
 	AuthFailures   *AuthFailures  // nil: failed authentications are not limited
+	TLS            *TLS           // nil: Listen is clear text
 	Admin          string         // host:port of the admin listener; empty: off
 	AdminAuth      AdminAuth
 	Audit          *Audit // nil: decisions are not audited
@@ -229,7 +230,8 @@ type Rate struct {
 // bare URL share one.
 type Upstream struct {
 	Name    string     // its key in the file, or the bare URL
-	Targets []*url.URL // scheme and host, and a path that is put before each request's
+	Targets []*url.URL // http, https or h2c, host, and a path that is put before each request's
+	TLS     UpstreamTLS
 }
 
 // Privilege is one that exists, where the file says which do.

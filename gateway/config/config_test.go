@@ -157,7 +157,7 @@ func TestDefaults(t *testing.T) {
 			Match:       Match{Methods: []string{"GET"}, Path: "/heroes/{id}"},
 			Issuers:     []*Issuer{main},
 			All:         []string{"READ_HEROES"},
-			Upstream:    &Upstream{"http://127.0.0.1:9000", []*url.URL{mustURL(t, "http://127.0.0.1:9000")}},
+			Upstream:    &Upstream{Name: "http://127.0.0.1:9000", Targets: []*url.URL{mustURL(t, "http://127.0.0.1:9000")}},
 			Timeout:     10 * time.Second,
 			IdleTimeout: time.Minute,
 
@@ -255,6 +255,10 @@ func TestWhole(t *testing.T) {
 		Audit:          &Audit{File: "testdata/ok/audit.log", MaxBytes: 10 << 20, Keep: 5, SampleAllows: 100},
 		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")},
 		AuthFailures:   &AuthFailures{Rate{10, time.Minute}, 20},
+		TLS: &TLS{
+			Certificates: []Certificate{{"testdata/ok/tls/api.pem", "testdata/ok/tls/api.key"}, {"/etc/gatehouse/other.pem", "/etc/gatehouse/other.key"}},
+			ClientCAFile: "testdata/ok/tls/clients.pem", ClientAuth: "request", MinVersion: "1.3",
+		},
 	})
 	equal(t, "redis", cfg.Redis, Redis{"rediss://user:password@redis.example.com:6380/2", "gatehouse", "secret", "testdata/ok/redis.pem", 3})
 	equal(t, "revocation", cfg.Revocation, Revocation{Check: []string{"jti", "sid", "sub"}, Mode: "replica", Sync: "poll", PollInterval: 2 * time.Second, MaxStale: time.Minute, OnError: "allow"})
@@ -272,8 +276,9 @@ func TestWhole(t *testing.T) {
 	perIP := &Limit{Name: "per_ip", Key: []string{"ip"}, Rate: Rate{50, time.Second}, IPv6Prefix: 64, Cost: 2, Mode: "report"}
 	equal(t, "limits", cfg.Limits, map[string]*Limit{"per_user": perUser, "per_ip": perIP})
 	equal(t, "privileges", cfg.Privileges, []Privilege{{"CREATE_HERO", "May create heroes.", []string{"main"}}, {"READ_HEROES", "", []string{"main"}}, {"scope:heroes", "", nil}})
-	heroes := &Upstream{"heroes", []*url.URL{mustURL(t, "http://127.0.0.1:9001"), mustURL(t, "https://heroes.example.com/base")}}
-	bare := &Upstream{"http://127.0.0.1:9003/base/", []*url.URL{mustURL(t, "http://127.0.0.1:9003/base/")}}
+	heroes := &Upstream{"heroes", []*url.URL{mustURL(t, "http://127.0.0.1:9001"), mustURL(t, "https://heroes.example.com/base"), mustURL(t, "h2c://127.0.0.1:9002")},
+		UpstreamTLS{"testdata/ok/heroes-ca.pem", "heroes.internal", Certificate{"testdata/ok/client.pem", "/etc/gatehouse/client.key"}}}
+	bare := &Upstream{Name: "http://127.0.0.1:9003/base/", Targets: []*url.URL{mustURL(t, "http://127.0.0.1:9003/base/")}}
 	equal(t, "upstreams", cfg.Upstreams, map[string]*Upstream{"heroes": heroes})
 	deny := HeaderEdits{Set: map[string]string{"X-Frame-Options": "DENY"}}
 	equal(t, "defaults", cfg.Defaults, Defaults{Issuers: []string{"main"}, Limits: []string{"per_ip"}, Timeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxBody: 1 << 30, ResponseHeaders: deny, Mode: "report"})
@@ -550,7 +555,7 @@ func TestPositions(t *testing.T) {
 			t.Errorf("%s is at %v: %q, want %q", path, p, got, want)
 		}
 	}
-	equal(t, "the fault", cfg.Faultf("routes[3].upstream", "is %s", "down").Error(), "testdata/ok/whole.yaml:239:15: is down")
+	equal(t, "the fault", cfg.Faultf("routes[3].upstream", "is %s", "down").Error(), "testdata/ok/whole.yaml:253:15: is down")
 	equal(t, "the position in no file", new(Config).At("routes[0]"), Pos{})
 }
 

@@ -2,10 +2,12 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"net/netip"
 	"net/url"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -36,6 +38,7 @@ type fileServer struct {
 	Status         address          `yaml:"status" doc:"host:port of /livez, /readyz and /metrics; default off"`
 	TrustedProxies []network        `yaml:"trusted_proxies" doc:"networks of the proxies in front, which alone may send X-Forwarded-*, Forwarded and Client-Cert*"`
 	AuthFailures   fileAuthFailures `yaml:"auth_failures" doc:"a limit of the invalid tokens of one address"`
+	TLS            fileTLS          `yaml:"tls" doc:"certificates, and what is asked of clients; default: no TLS"`
 	Admin          address          `yaml:"admin" doc:"host:port of the admin listener; default off"`
 	AdminAuth      fileAdminAuth    `yaml:"admin_auth" doc:"who may use the admin listener"`
 	Audit          fileAudit        `yaml:"audit" doc:"a record of each decision"`
@@ -170,7 +173,8 @@ type fileTiers struct {
 }
 
 type fileUpstream struct {
-	Targets []webURL `yaml:"targets" need:"the URLs that serve it, such as http://127.0.0.1:9000" doc:"URLs that serve the same, taken in turn"`
+	Targets []targetURL     `yaml:"targets" need:"the URLs that serve it, such as http://127.0.0.1:9000" doc:"URLs that serve the same, taken in turn"`
+	TLS     fileUpstreamTLS `yaml:"tls" doc:"what is asked of https:// targets, and shown to them"`
 }
 
 type filePrivilege struct {
@@ -266,15 +270,16 @@ func (n *network) readText(s string) (err error) {
 type webURL struct{ *url.URL }
 
 func (u *webURL) readText(s string) (err error) {
-	u.URL, err = parseURL(s)
+	u.URL, err = parseURL(s, "http", "https")
 	return err
 }
 
-// parseURL reads an absolute http or https URL. Errors hold nothing of s.
-func parseURL(s string) (*url.URL, error) {
+// parseURL reads an absolute URL of one of the schemes. Errors hold nothing of s.
+func parseURL(s string, schemes ...string) (*url.URL, error) {
 	u, err := url.Parse(s)
-	if err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" || strings.HasSuffix(u.Host, ":") {
-		return nil, errors.New("want http:// or https://, a host, and perhaps a port and a path")
+	if err != nil || u.Hostname() == "" || !slices.Contains(schemes, u.Scheme) || strings.HasSuffix(u.Host, ":") {
+		last := len(schemes) - 1
+		return nil, fmt.Errorf("want %s:// or %s://, a host, and perhaps a port and a path", strings.Join(schemes[:last], "://, "), schemes[last])
 	}
 	if port := u.Port(); port != "" {
 		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
@@ -292,7 +297,7 @@ func parseURL(s string) (*url.URL, error) {
 
 // plainURL is parseURL for URLs that may have no query either.
 func plainURL(s string) (*url.URL, error) {
-	u, err := parseURL(s)
+	u, err := parseURL(s, "http", "https")
 	if err == nil && strings.Contains(s, "?") {
 		return nil, errors.New("a URL here must have no query (?)")
 	}

@@ -39,7 +39,8 @@ func (r *reader) config(f *fileConfig) *Config {
 		if !isName(name) {
 			r.fault(path, "upstream name %q: want letters, digits, - and _", name)
 		}
-		c.Upstreams[name] = &Upstream{name, r.targets(path+".targets", upstream.Targets)}
+		targets := r.targets(path+".targets", upstream.Targets)
+		c.Upstreams[name] = &Upstream{name, targets, r.upstreamTLS(path+".tls", &upstream.TLS, targets)}
 	}
 	r.privileges(f.Privileges, c)
 	c.Revocation = r.revocation(&f.Revocation)
@@ -63,7 +64,7 @@ func (r *reader) config(f *fileConfig) *Config {
 }
 
 func (r *reader) server(f *fileServer) Server {
-	s := Server{Listen: ":8080"}
+	s := Server{Listen: ":8080", TLS: r.tls(&f.TLS)}
 	if r.ok("server.listen") {
 		s.Listen = f.Listen.String()
 	}
@@ -188,7 +189,7 @@ func (r *reader) costs(path string, l *Limit, least int) {
 }
 
 // targets checks the URLs of an upstream.
-func (r *reader) targets(path string, urls []webURL) []*url.URL {
+func (r *reader) targets(path string, urls []targetURL) []*url.URL {
 	var list []*url.URL
 	seen := map[string]bool{}
 	for i, u := range urls {

@@ -216,7 +216,7 @@ func (r *reader) upstream(path, name string, named, bare map[string]*Upstream) *
 		return u
 	}
 	if strings.ContainsAny(name, ":/.") && !strings.Contains(name, "://") {
-		r.fault(path, "%s is %s, no name of an upstream; a URL begins with http:// or https://", path, r.quote(path, name))
+		r.fault(path, "%s is %s, no name of an upstream; a URL begins with http://, https:// or h2c://", path, r.quote(path, name))
 		return nil
 	}
 	if !strings.Contains(name, "://") {
@@ -226,7 +226,7 @@ func (r *reader) upstream(path, name string, named, bare map[string]*Upstream) *
 	if u, ok := bare[name]; ok {
 		return u
 	}
-	u, err := parseURL(name)
+	u, err := parseURL(name, "http", "https", "h2c")
 	if err == nil {
 		err = r.target(u)
 	}
@@ -234,7 +234,7 @@ func (r *reader) upstream(path, name string, named, bare map[string]*Upstream) *
 		r.fault(path, "%s is %s: %v", path, r.quote(path, name), err)
 		return nil
 	}
-	bare[name] = &Upstream{name, []*url.URL{u}}
+	bare[name] = &Upstream{Name: name, Targets: []*url.URL{u}}
 	return bare[name]
 }
 

@@ -125,6 +125,9 @@ func anyOf(schemas ...schema) schema { return schema{"anyOf": schemas} }
 func (*address) schema(g *generator) schema { return g.text(`:[0-9]+$`) }
 func (*network) schema(g *generator) schema { return g.text(`^[0-9a-fA-F.:]+/[0-9]+$`) }
 func (*webURL) schema(g *generator) schema  { return g.text(`^[hH][tT][tT][pP][sS]?://[^/]`) }
+func (*targetURL) schema(g *generator) schema {
+	return g.text(`^([hH][tT][tT][pP][sS]?|[hH]2[cC])://[^/]`)
+}
 func (*redisURL) schema(g *generator) schema {
 	return g.text(`^(rediss?(\+(sentinel|cluster))?|unix)://`)
 }

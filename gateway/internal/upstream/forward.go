@@ -2,6 +2,8 @@ package upstream
 
 import (
 	"context"
+	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"io"
 	"log"
@@ -76,11 +78,11 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 		}
 	}()
 	proxy := &httputil.ReverseProxy{
-		Transport:  p.transport,
+		Transport:  target.transport,
 		BufferPool: &p.buffers,
 		ErrorLog:   c.ErrorLog,
 		Rewrite: func(pr *httputil.ProxyRequest) {
-			rewriteURL(pr, target, c)
+			rewriteURL(pr, target.URL, c)
 			if c.Request != nil {
 				c.Request(pr.Out)
 			}
@@ -117,10 +119,19 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 		}
 		dog.progress(func() { dog.responded = true })
 		c.Strip.Response(res.Trailer)
+		if len(res.Trailer) > 0 && r.ProtoMajor == 1 && r.ProtoMinor == 1 && r.Method != http.MethodHead {
+			res.Header.Del("Content-Length") // HTTP/2 may have both; HTTP/1.1 has trailers after chunks only
+		}
 		res.Body = &responseBody{res.Body, dog, func() { c.Strip.Response(res.Trailer) }}
-		proxy.FlushInterval = -1
-		if 0 <= res.ContentLength && res.ContentLength <= smallResponse {
+		switch {
+		case res.ContentLength == 0:
+			// Nothing follows: in HTTP/2 the headers must end the stream, or
+			// gRPC takes a response of nothing but trailers for a broken one.
+			proxy.FlushInterval = 0
+		case 0 < res.ContentLength && res.ContentLength <= smallResponse:
 			proxy.FlushInterval = flushDelay
+		default:
+			proxy.FlushInterval = -1
 		}
 		return nil
 	}
@@ -199,6 +210,9 @@ func rewriteHeaders(pr *httputil.ProxyRequest, c Call) {
 		if pr.In.Host != "" { // HTTP/1.0 need not name one
 			out["X-Forwarded-Host"] = []string{pr.In.Host}
 		}
+		if pr.In.TLS != nil && len(pr.In.TLS.VerifiedChains) > 0 {
+			setClientCert(out, pr.In.TLS.VerifiedChains[0])
+		}
 	} else {
 		// httputil has removed these four from Out, whoever sent them.
 		out["X-Forwarded-For"] = []string{strings.Join(append(in["X-Forwarded-For"][:len(in["X-Forwarded-For"]):len(in["X-Forwarded-For"])], peer), ", ")}
@@ -216,6 +230,20 @@ func rewriteHeaders(pr *httputil.ProxyRequest, c Call) {
 	out["Traceparent"] = []string{c.Traceparent}
 	for _, h := range c.Headers {
 		out[h.Name] = []string{h.Value}
+	}
+}
+
+// setClientCert tells of the client's certificate as RFC 9440 §2 wants it: as
+// byte sequences (RFC 9651 §3.3.5), without the authority at the chain's end,
+// which a target must know by itself.
+func setClientCert(out http.Header, chain []*x509.Certificate) {
+	encoded := make([]string, len(chain))
+	for i, c := range chain {
+		encoded[i] = ":" + base64.StdEncoding.EncodeToString(c.Raw) + ":"
+	}
+	out["Client-Cert"] = encoded[:1:1]
+	if len(chain) > 2 {
+		out["Client-Cert-Chain"] = []string{strings.Join(encoded[1:len(chain)-1], ", ")}
 	}
 }
 

@@ -28,7 +28,7 @@ func front(t *testing.T, target string, change func(*Call)) (*httptest.Server, <
 	if err != nil {
 		t.Fatal(err)
 	}
-	pool := New("heroes", []*url.URL{u})
+	pool := New("heroes", []*url.URL{u}, nil)
 	results := make(chan error, 10)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := Call{Path: r.URL.EscapedPath(), Strip: rules, Timeout: time.Minute, IdleTimeout: time.Minute, RequestID: "id", Traceparent: "tp"}

@@ -89,6 +89,16 @@ func (d *watchdog) end(cause error) {
 	}
 }
 
+// stopReading wakes a Read of the client's body. A transport may come to ask
+// for it when the exchange is over, and its connection not to be touched.
+func (d *watchdog) stopReading() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.stopped && !d.sent {
+		_ = d.conn.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
 // requestBody is the client's body on its way to the target.
 type requestBody struct {
 	io.ReadCloser
@@ -96,6 +106,7 @@ type requestBody struct {
 	onEOF  func()
 	whole  atomic.Bool           // it was read to its end
 	failed atomic.Pointer[error] // what reading it from the client gave, if not EOF
+	closed atomic.Bool           // no more of it is wanted
 }
 
 func (b *requestBody) Read(p []byte) (int, error) {
@@ -110,9 +121,20 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		b.onEOF()
 		b.dog.progress(func() { b.dog.sent = true })
 	default:
-		b.failed.Store(&err)
+		if !b.closed.Load() {
+			b.failed.Store(&err)
+		}
 	}
 	return n, err
+}
+
+// Close implements io.Closer. A Read that waits for the client must not hold it
+// up: after an early response an HTTP/2 transport waits for it in turn, and the
+// end of the response with it.
+func (b *requestBody) Close() error {
+	b.closed.Store(true)
+	b.dog.stopReading()
+	return b.ReadCloser.Close()
 }
 
 // responseBody is the target's body on its way to the client.
