@@ -113,7 +113,8 @@ func (x *exchange) audit(outcome string) {
 	if v := x.signed; v != nil {
 		attrs = append(attrs, slog.String("issuer", v.Issuer))
 		for _, name := range []string{"sub", "client_id", "jti"} {
-			if text := v.Claims.Get(name).Text(); text != "" {
+			// Some providers use an opaque token as its own jti.
+			if text := v.Claims.Get(name).Text(); text != "" && text != x.found.raw.Reveal() {
 				attrs = append(attrs, slog.String(name, bounded(text)))
 			}
 		}

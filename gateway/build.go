@@ -44,7 +44,8 @@ type builder struct {
 	faults  config.Faults
 }
 
-// build starts nothing and changes nothing of old. The error is config.Faults.
+// build starts nothing and changes nothing of old; what it returns is to be
+// closed. The error is config.Faults.
 func (b *builder) build() (*snapshot, error) {
 	if b.old == nil {
 		b.old = &snapshot{}
@@ -105,6 +106,7 @@ func (b *builder) build() (*snapshot, error) {
 	}
 	b.revocation(s)
 	b.audit(s)
+	s.hold()
 	return s, nil
 }
 
@@ -125,7 +127,7 @@ func carry[O, T any](old *part[O, T], options O, make func() (T, error)) (*part[
 		return old, nil
 	}
 	value, err := make()
-	return &part[O, T]{options, value}, err
+	return &part[O, T]{options: options, value: value}, err
 }
 
 func (b *builder) injection(s *snapshot) {

@@ -32,7 +32,7 @@ func Check(cfg *config.Config) ([]TestResult, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer s.close(nil)
+	defer s.close()
 	return append(s.runPolicyTests(), b.runTests(s)...), nil
 }
 

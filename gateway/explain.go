@@ -53,7 +53,7 @@ func Explain(ctx context.Context, cfg *config.Config, r Request) (*Explanation, 
 	if err != nil {
 		return nil, err
 	}
-	defer s.close(nil)
+	defer s.close()
 	g := &Gateway{now: time.Now, log: b.log}
 	return g.explain(ctx, s, r, func() error {
 		g.start(ctx, s, nil)

@@ -84,6 +84,6 @@ func (g *Gateway) Close() error {
 	s.retire()
 	<-s.drained
 	g.background.Wait()
-	s.close(nil)
+	s.close()
 	return nil
 }

@@ -45,7 +45,7 @@ func Inspect(ctx context.Context, cfg *config.Config, raw, name string) (Inspect
 	if err != nil {
 		return Inspection{}, err
 	}
-	defer s.close(nil)
+	defer s.close()
 	(&Gateway{now: time.Now}).start(ctx, s, nil)
 	issuers, err := s.issuersOf(raw, name)
 	if err != nil {

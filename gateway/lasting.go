@@ -35,6 +35,9 @@ func (s *snapshot) ask() time.Duration {
 // when a new one with the same token would be refused.
 func (x *exchange) lasts() time.Duration {
 	ask := x.snapshot.ask()
+	if x.route.introspects {
+		ask = min(ask, askLookup) // what the provider said lately is remembered
+	}
 	now := x.gateway.now()
 	left := x.verified.Expires + x.snapshot.config.Issuers[x.verified.Issuer].Leeway.Seconds() - float64(now.UnixNano())/1e9
 	if left >= ask.Seconds() { // an exp may be far beyond what a Duration holds
@@ -60,7 +63,7 @@ func (x *exchange) renew(ctx context.Context) (time.Duration, error) {
 			x.tell(ctx, "would have ended with its token", err)
 		}
 	}
-	if err := x.snapshot.revoked(ctx, x.found, x.verified); isRevoked(err) {
+	if err := x.withdrawn(ctx, left); err != nil {
 		x.tell(ctx, "ended with its token", err)
 		return 0, err
 	}
@@ -79,6 +82,31 @@ func (x *exchange) tell(ctx context.Context, message string, err error) {
 		slog.String("reason", string(f.reason)),
 		slog.String("detail", f.detail),
 	)
+}
+
+// withdrawn says whether the token, which has that long to live, was revoked
+// here or is no longer good to the issuer that is asked about it.
+func (x *exchange) withdrawn(ctx context.Context, left time.Duration) error {
+	if err := x.snapshot.revoked(ctx, x.found, x.verified); isRevoked(err) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, left) // a provider that hangs must not let it outlive its expiry
+	defer cancel()
+	err := x.found.issuers.Confirm(ctx, x.found.raw, x.verified)
+	var refused *token.Error
+	if !errors.As(err, &refused) {
+		return nil
+	}
+	switch refused.Reason {
+	case token.InvalidToken, token.ExpiredToken:
+		if x.reports() {
+			return nil
+		}
+		return err
+	case token.RevokedToken:
+		return err
+	}
+	return nil // an outage
 }
 
 func isRevoked(err error) bool {

@@ -81,6 +81,7 @@ func (g *Gateway) Serve(ctx context.Context, listener, status net.Listener) (err
 			continue
 		}
 		back := g.server(side.handler, alive)
+		back.ReadTimeout = readHeaderTimeout // bodies are small here, and nobody has shown yet who sends them
 		go func() { failed <- back.Serve(side.listener) }()
 		defer func() { _ = back.Close() }()
 		listening = append(listening, side.name, side.listener.Addr().String())

@@ -47,7 +47,7 @@ func Privileges(cfg *config.Config) (Matrix, error) {
 	if err != nil {
 		return Matrix{}, err
 	}
-	defer s.close(nil)
+	defer s.close()
 	m := Matrix{Privileges: []MatrixPrivilege{}, Routes: []MatrixRoute{}}
 	for _, p := range cfg.Privileges {
 		m.Privileges = append(m.Privileges, MatrixPrivilege(p))

@@ -99,6 +99,8 @@ func (g *Gateway) revokeToken(w http.ResponseWriter, r *http.Request, s *snapsho
 		w.WriteHeader(http.StatusOK)
 		return
 	case c.client != "" && clientOf(v) != c.client: // RFC 7009 §2.1: a client revokes its own tokens only
+		g.metrics.adminRefusals.Inc()
+		g.log.Warn("a client may not revoke another's token", "client", c.ip.String(), "actor", bounded(c.String()), "issuer", v.Issuer, "issued_to", bounded(clientOf(v)), "hash", v.Hash)
 		oauthRefuse(w, http.StatusBadRequest, "unauthorized_client", "The token was not issued to this client.")
 		return
 	}
@@ -120,11 +122,16 @@ func (g *Gateway) revokeToken(w http.ResponseWriter, r *http.Request, s *snapsho
 }
 
 // clientOf returns the client that a token was issued to: client_id (RFC 9068
-// §2.2), or what OpenID Connect and Okta call it.
+// §2.2), or what OpenID Connect and Okta call it. One that is there and names
+// nobody is not passed over for the next.
 func clientOf(v *token.Verified) string {
 	for _, name := range []string{"client_id", "azp", "cid"} {
-		if id := v.Claims.Get(name).Text(); id != "" {
-			return id
+		switch id := v.Claims.Get(name); id.Kind() {
+		case token.Missing, token.Null:
+		case token.String, token.Number:
+			return id.Text()
+		default:
+			return ""
 		}
 	}
 	return ""

@@ -4,8 +4,12 @@ import (
 	"context"
 	"sync"
 
+	"github.com/redis/go-redis/v9"
+
 	"gatehouse/gateway/config"
+	"gatehouse/gateway/internal/issuer"
 	"gatehouse/gateway/internal/revoke"
+	"gatehouse/gateway/internal/upstream"
 )
 
 // Reload swaps the configuration: build, start, swap, drain the old. What cfg
@@ -37,7 +41,7 @@ func (g *Gateway) Reload(ctx context.Context, cfg *config.Config) error {
 	go func() {
 		defer g.background.Done()
 		<-old.drained
-		old.close(s)
+		old.close()
 	}()
 	g.log.Info("configuration reloaded", "routes", len(s.routes))
 	return nil
@@ -61,30 +65,32 @@ func (g *Gateway) start(ctx context.Context, s, old *snapshot) {
 	started.Wait()
 }
 
-// close stops the parts of s that successor does not use; nil uses none.
-func (s *snapshot) close(successor *snapshot) {
-	if successor == nil {
-		successor = &snapshot{}
+// hold keeps the parts of s from being closed before s is.
+func (s *snapshot) hold() {
+	for _, p := range s.issuers {
+		p.hold()
 	}
-	for name, p := range s.issuers {
-		if successor.issuers[name] != p {
-			p.value.Close()
-		}
+	for _, p := range s.upstreams {
+		p.hold()
 	}
-	for name, p := range s.upstreams {
-		if successor.upstreams[name] != p {
-			p.value.Close()
-		}
+	s.revocation.hold()
+	s.audit.hold()
+	s.redis.hold()
+}
+
+// close stops the parts of s that no other snapshot uses.
+func (s *snapshot) close() {
+	for _, p := range s.issuers {
+		p.drop((*issuer.Issuer).Close)
 	}
-	if s.revocation != nil && s.revocation != successor.revocation {
-		if replica, ok := s.revocation.value.(*revoke.Replica); ok {
+	for _, p := range s.upstreams {
+		p.drop((*upstream.Pool).Close)
+	}
+	s.revocation.drop(func(r revocation) {
+		if replica, ok := r.(*revoke.Replica); ok {
 			replica.Close()
 		}
-	}
-	if s.audit != nil && s.audit != successor.audit {
-		_ = s.audit.value.close()
-	}
-	if s.redis != nil && s.redis != successor.redis {
-		_ = s.redis.value.Close()
-	}
+	})
+	s.audit.drop(func(a *auditLog) { _ = a.close() })
+	s.redis.drop(func(c redis.UniversalClient) { _ = c.Close() })
 }

@@ -257,6 +257,15 @@ func unverified(raw string) (signed string, claims token.Claims, err error) {
 	if len(parts) != 3 {
 		return "", token.Claims{}, errors.New("this is no JWT: it has not three parts between two dots")
 	}
+	// Without a header that is a JSON object it is opaque to the gateway, though
+	// its second part may look like claims: it is named by the hash of the whole.
+	header, err := base64.RawURLEncoding.DecodeString(parts[0])
+	if err == nil {
+		_, err = token.ParseClaims(header)
+	}
+	if err != nil {
+		return "", token.Claims{}, errors.New("this is no JWT: its header is not a JSON object in base64url")
+	}
 	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
 	if err != nil {
 		return "", token.Claims{}, errors.New("this is no JWT: its payload is not base64url")

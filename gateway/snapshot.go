@@ -60,6 +60,22 @@ type snapshot struct {
 type part[O, T any] struct {
 	options O
 	value   T
+	holders atomic.Int32 // snapshots that use it
+}
+
+// hold keeps a part from being closed until as many drop it. The first of
+// three configurations can outlast the second, so that no two neighbours can
+// tell which parts are still of use.
+func (p *part[O, T]) hold() {
+	if p != nil {
+		p.holders.Add(1)
+	}
+}
+
+func (p *part[O, T]) drop(end func(T)) {
+	if p != nil && p.holders.Add(-1) == 0 {
+		end(p.value)
+	}
 }
 
 // builtRoute is a row of the route table with everything that a request needs.

@@ -88,12 +88,15 @@ func TestRevocationEndpoint(t *testing.T) {
 	nobodys := p.token(t, reader, claims{"client_id": nil, "jti": "nobodys"})
 	odd := p.token(t, reader, claims{"client_id": nil, "azp": "a:b &c", "jti": "odd"})
 	shop := basic("shop", "the-shops-own-secret")
-	for _, token := range []string{own, others, nobodys, odd} {
+	several := p.token(t, reader, claims{"client_id": []string{"bank"}, "azp": "shop", "jti": "several"})
+	for _, token := range []string{own, others, nobodys, odd, several} {
 		g.do(t, "GET /heroes/1", bearer(token)).is(t, http.StatusOK)
 	}
 
 	admin.post(t, "/revoke", tokenForm(others), shop).oauth(t, 400, "unauthorized_client")
+	g.output.says(t, `"actor":"client shop","issuer":"main","issued_to":"bank"`)
 	admin.post(t, "/revoke", tokenForm(nobodys), shop).oauth(t, 400, "unauthorized_client")
+	admin.post(t, "/revoke", tokenForm(several), shop).oauth(t, 400, "unauthorized_client")
 	g.do(t, "GET /heroes/1", bearer(others)).is(t, http.StatusOK)
 	g.do(t, "GET /heroes/1", bearer(nobodys)).is(t, http.StatusOK)
 
@@ -230,4 +233,20 @@ func asksWhoIsCalling(t *testing.T, path string) {
 		admin.post(t, path, tokenForm(token), basic("shop", "guess"))
 	}
 	admin.post(t, path, tokenForm(token), shop).is(t, http.StatusTooManyRequests)
+}
+
+// A token that is no JWT can have a part that looks like claims: the provider
+// is asked about it whole, and whole it is revoked.
+func TestRevocationOfOddTokens(t *testing.T) {
+	t.Parallel()
+	g, r, p, _ := startRevocation(t, fill(asking, "WHEN", "opaque"), "")
+	token := minted("v2." + b64(`{"iss":"`+p.URL+`","exp":99999999999}`) + ".c2lnbmF0dXJl")
+	p.says(t, p.said(), token)
+	get := func() answer { return g.do(t, "GET /heroes/1", bearer(token)) }
+	get().is(t, http.StatusOK)
+	if status, printed := command(t, token, "revoke", "--config", g.config, "--token-file", "-"); status != 0 {
+		t.Errorf("gatehouse revoke: %d %s", status, printed)
+	}
+	get().refused(t, http.StatusUnauthorized, "revoked_token")
+	_ = r
 }

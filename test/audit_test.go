@@ -42,7 +42,7 @@ func TestEachDecisionIsOnRecord(t *testing.T) {
 	g.do(t, "GET /heroes/2", bearer(poor)).refused(t, 403, "insufficient_privileges")
 	g.do(t, "GET /heroes/3", bearer(forged)).refused(t, 401, "invalid_token")
 	g.do(t, "GET /heroes/4").refused(t, 401, "missing_token")
-	g.do(t, "GET /nowhere").refused(t, 404, "no_route")
+	g.do(t, "GET /nowhere/"+good+"/x").refused(t, 404, "no_route")
 	r.do(t, "SET", "revoked:jti:main:j1", "1")
 	g.do(t, "GET /heroes/5", bearer(good)).refused(t, 401, "revoked_token")
 
@@ -57,7 +57,7 @@ func TestEachDecisionIsOnRecord(t *testing.T) {
 		{"outcome": "deny", "reason": "insufficient_privileges", "status": 403.0, "sub": "bob", "token_sha256": print(poor)},
 		{"outcome": "deny", "reason": "invalid_token", "status": 401.0, "sub": nil, "token_sha256": print(forged)}, // nobody vouches for its sub
 		{"outcome": "deny", "reason": "missing_token", "token_sha256": nil, "path": "/heroes/4"},
-		{"outcome": "deny", "reason": "no_route", "route": "-"},
+		{"outcome": "deny", "reason": "no_route", "route": "-", "path": "/nowhere/[token]/x"},
 		{"outcome": "deny", "reason": "revoked_token", "sub": "alice"},
 	} {
 		if i >= len(records) {
@@ -155,5 +155,31 @@ routes:
 	g.output.says(t, "an audit record could not be written")
 	if n := g.metrics(t); !strings.Contains(n, "gatehouse_audit_errors_total 1\n") {
 		t.Errorf("the metric does not say 1:\n%s", n)
+	}
+}
+
+// Some providers name an opaque token, in its own jti, by itself.
+func TestTokenThatIsItsOwnIDIsNotOnRecord(t *testing.T) {
+	t.Parallel()
+	p := newIDP(t)
+	token := minted("opaque-token-that-is-its-own-jti")
+	p.says(t, p.said(claims{"jti": token}), token)
+	g := start(t, fill(`
+server:
+  ADDRESSES
+  audit:
+    file: audit.log
+issuers:
+  main:
+    issuer: IDP
+    audiences: [https://heroes.example]ASKING
+routes:
+  - match: /
+    privileges: []
+    upstream: BACKEND
+`, "IDP", p.URL, "BACKEND", newBackend(t).URL, "ASKING", fill(asking, "WHEN", "opaque")))
+	g.do(t, "GET /", bearer(token)).is(t, http.StatusOK)
+	if records := g.audit(t, "decision"); len(records) != 1 || records[0]["sub"] != "alice" {
+		t.Errorf("%v, want one record of alice", records)
 	}
 }

@@ -167,7 +167,11 @@ func forbidTokens(t *testing.T, where, text string) {
 	tokens.Lock()
 	defer tokens.Unlock()
 	for _, token := range tokens.all {
-		for _, part := range strings.Split(token, ".")[1:] {
+		parts := strings.Split(token, ".")
+		if len(parts) > 1 { // the first is a JWT's header, which is no secret
+			parts = parts[1:]
+		}
+		for _, part := range parts {
 			if len(part) >= 20 && strings.Contains(text, part) {
 				t.Errorf("%s holds a part of a token: %.40s…", where, part)
 				return

@@ -238,3 +238,23 @@ routes:
 		})
 	}
 }
+
+// A token that was good a moment ago is no made-up one: its caller is not shut
+// out by what others behind the same address send.
+func TestMissesDoNotShutOutGoodTokens(t *testing.T) {
+	t.Parallel()
+	p := newIDP(t)
+	token := minted(opaqueToken)
+	p.says(t, p.said(), token)
+	g, _ := startFor(t, p, fill(asking, "WHEN", "opaque")+"\n      interval: 100ms\n      misses:\n        rate: 3/1h")
+	get := func(token string) answer { return g.do(t, "GET /heroes/1", bearer(token)) }
+	get(token).is(t, http.StatusOK)
+	get(minted("made-up-token-1"))
+	get(minted("made-up-token-2"))
+	get(minted("made-up-token-3")).refused(t, http.StatusTooManyRequests, "rate_limited")
+	before := p.asked.Load()
+	eventually(t, "the answer is too old", func() bool {
+		get(token).is(t, http.StatusOK)
+		return p.asked.Load() > before
+	})
+}

@@ -21,6 +21,27 @@ import (
 func startLasting(t *testing.T, more string, args ...string) (*gateway, *idp) {
 	t.Helper()
 	p := newIDP(t)
+	return startWith(t, args, fill(lastingYAML, "IDP", p.URL, "BACKEND", newLastingBackend(t))+fill(more, "IDP", p.URL)), p
+}
+
+const lastingYAML = `
+issuers:
+  main:
+    issuer: IDP
+    audiences: [https://heroes.example]
+    leeway: 0s
+routes:
+  - match: /{rest...}
+    privileges: []
+    timeout: 1m
+    upstream: BACKEND
+  - match: /kept
+    privileges: []
+    close_on_expiry: false
+    upstream: BACKEND
+`
+
+func newLastingBackend(t *testing.T) string {
 	b := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/chatty":
@@ -40,22 +61,7 @@ func startLasting(t *testing.T, more string, args ...string) (*gateway, *idp) {
 		}
 	}))
 	t.Cleanup(b.Close)
-	return startWith(t, args, fill(`
-issuers:
-  main:
-    issuer: IDP
-    audiences: [https://heroes.example]
-    leeway: 0s
-routes:
-  - match: /{rest...}
-    privileges: []
-    timeout: 1m
-    upstream: BACKEND
-  - match: /kept
-    privileges: []
-    close_on_expiry: false
-    upstream: BACKEND
-`, "IDP", p.URL, "BACKEND", b.URL)+fill(more, "IDP", p.URL)), p
+	return b.URL
 }
 
 // brief is a token that soon expires.

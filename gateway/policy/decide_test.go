@@ -410,6 +410,17 @@ func TestCost(t *testing.T) {
 	if got := verdict(t, Condition{When: slow}, in); got != Undecided {
 		t.Errorf("%s", got)
 	}
+	// So is one that looks through a list again and again, which CEL would
+	// call a step each time.
+	list := strings.Repeat("1,", 200) + "1"
+	long := request(t, `{"a":[`+list+`],"b":[`+list+`]}`)
+	for _, when := range []string{
+		`claims.a.filter(x, x in claims.b).size() > 0`, `claims.a.all(x, claims.a == claims.b)`, `!claims.a.exists(x, claims != claims)`,
+	} {
+		if got := verdict(t, Condition{When: when}, long); got != Undecided {
+			t.Errorf("%s is %s", when, got)
+		}
+	}
 	rules := []Rule{}
 	for range decisions {
 		rules = append(rules, Rule{Condition: Condition{When: slow}})

@@ -43,7 +43,7 @@ var variables = [nVariables]struct {
 		for name, v := range s.in.Claims.All() {
 			members[name] = v
 		}
-		return types.NewMap(adapter{}, members)
+		return types.NewMap(adapter{map[*token.Value]ref.Val{}}, members)
 	}},
 	{"privileges", cel.ListType(cel.StringType), func(s *state) ref.Val {
 		if s.in.PrivilegesMissing {
@@ -172,7 +172,7 @@ func (c *compiler) expression(path, source string) question {
 	}
 	x := &expression{reads: c.reads(path, checked)}
 	x.program, err = celEnv.Program(checked,
-		cel.CustomDecoratorV2(strict(checked)), cel.EvalOptions(cel.OptOptimize), cel.CostLimit(c.options.MaxCost))
+		cel.CustomDecoratorV2(strict(checked)), cel.EvalOptions(cel.OptOptimize), cel.CostLimit(c.options.MaxCost), cel.CostTracking(prices{}))
 	if err != nil {
 		c.fault(path, "%v", err)
 	}
@@ -351,7 +351,9 @@ func (s *state) Parent() cel.Activation { return nil }
 
 // adapter shows claims to CEL one level at a time, so that a token full of
 // what no expression reads costs nothing.
-type adapter struct{}
+type adapter struct {
+	lists map[*token.Value]ref.Val // made before, by their first item: a loop asks for one again and again
+}
 
 func (a adapter) NativeToValue(v any) ref.Val {
 	claim, ok := v.(token.Value)
@@ -366,7 +368,14 @@ func (a adapter) NativeToValue(v any) ref.Val {
 	case token.Number:
 		return number(claim.Text())
 	case token.Array:
-		for _, item := range claim.Items() {
+		items := claim.Items()
+		if len(items) == 0 {
+			return types.NewList(a, items)
+		}
+		if made, ok := a.lists[&items[0]]; ok {
+			return made
+		}
+		for _, item := range items {
 			// A list that compares an error to what is looked for would say "not in".
 			if item.Kind() == token.Number {
 				if n := number(item.Text()); types.IsError(n) {
@@ -374,7 +383,11 @@ func (a adapter) NativeToValue(v any) ref.Val {
 				}
 			}
 		}
-		return types.NewList(a, claim.Items())
+		made := types.NewList(a, items)
+		if a.lists != nil {
+			a.lists[&items[0]] = made
+		}
+		return made
 	case token.Object:
 		members := map[string]token.Value{}
 		for name, v := range claim.Members() {
@@ -402,6 +415,58 @@ func number(text string) ref.Val {
 		}
 	}
 	return types.NewErr("a number is too large to be compared exactly")
+}
+
+// prices says what it costs to look through a claim. CEL knows that of lists
+// whose type is known when an expression is compiled, which a claim's is not:
+// it would call each look one step, however long the list.
+type prices struct{}
+
+// CallCost implements cost.ActualCostEstimator.
+func (prices) CallCost(function, _ string, args []ref.Val, _ ref.Val) *uint64 {
+	var price uint64
+	switch function {
+	case operators.In:
+		price = 1 + size(args[1])
+	case operators.Equals, operators.NotEquals:
+		price = 1 + min(size(args[0]), size(args[1]))
+	default:
+		return nil
+	}
+	return &price
+}
+
+// size is how many values a claim holds, itself left out, or a tenth of how many bytes.
+func size(v ref.Val) (n uint64) {
+	list, isList := v.(traits.Lister)
+	switch v := v.Value().(type) {
+	case []token.Value:
+		for _, item := range v {
+			n += 1 + claimSize(item)
+		}
+	case map[string]token.Value:
+		for _, item := range v {
+			n += 1 + claimSize(item)
+		}
+	case string:
+		n = uint64(len(v) / 10)
+	default:
+		if isList {
+			length, _ := list.Size().Value().(int64)
+			n = uint64(max(0, length))
+		}
+	}
+	return n
+}
+
+func claimSize(v token.Value) (n uint64) {
+	for _, item := range v.Items() {
+		n += 1 + claimSize(item)
+	}
+	for _, item := range v.Members() {
+		n += 1 + claimSize(item)
+	}
+	return n
 }
 
 // strict replaces ==, != and in, and what exists, all and the like walk over.

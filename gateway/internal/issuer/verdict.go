@@ -141,10 +141,11 @@ func (i *Issuer) introspect(ctx context.Context, raw token.Raw, local *facts) (*
 	}
 	d := digest(sha256.Sum256([]byte(text)))
 	n := i.introspection
-	if v := n.find(d); v != nil && i.o.Now().Before(v.until) {
+	v := n.find(d)
+	if v != nil && i.o.Now().Before(v.until) {
 		return v.facts, v.refusal
 	}
-	if i.o.Admit != nil {
+	if i.o.Admit != nil && (v == nil || v.facts == nil) { // what was good a moment ago is not made up
 		if refusal := i.o.Admit(ctx); refusal != nil {
 			return nil, refusal
 		}

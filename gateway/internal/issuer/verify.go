@@ -91,6 +91,29 @@ func (s Set) Claimed(claims token.Claims) *token.Verified {
 	return &token.Verified{Issuer: i.o.Name, Claims: claims}
 }
 
+// Confirm asks the issuer of a token that [Set.Verify] accepted a while ago
+// whether it is still good, if it is one that is asked about such tokens. It
+// costs a look-up while the issuer's last answer holds. The error is a
+// *[token.Error].
+func (s Set) Confirm(ctx context.Context, raw token.Raw, v *token.Verified) error {
+	for _, i := range s {
+		if i.o.Name != v.Issuer || i.introspection == nil {
+			continue
+		}
+		f := &facts{issuer: i, verified: v}
+		var refusal *token.Error
+		if v.Key != "" {
+			refusal = f.confirm(ctx, raw, nil)
+		} else if f, refusal = i.introspect(ctx, raw, nil); refusal == nil {
+			refusal = f.judge(i.o.Now(), nil)
+		}
+		if refusal != nil {
+			return refusal
+		}
+	}
+	return nil
+}
+
 // Assume is Explain for claims that nobody signed: the issuer that they name is
 // taken to have signed them with a key that counts, at the time now. All that
 // the claims themselves decide is decided. It does no I/O.

@@ -55,6 +55,10 @@ func TestCluster(t *testing.T) {
 	for n := range 60 {
 		revoke(fmt.Sprint("after", n))
 	}
+	listed := 0 // the masters are asked at the same time, the caller is told of one key at a time
+	if err := List(t.Context(), gate, func(Entry) bool { listed++; return listed < 5 }); err != nil || listed != 5 {
+		t.Errorf("%d keys were listed of the 5 that were wanted: %v", listed, err)
+	}
 	for n := range 60 {
 		f.sees(fmt.Sprint("after", n))
 		poll.sees(fmt.Sprint("after", n))

@@ -87,11 +87,21 @@ func (l *ledger) digest(issuer, value string) digest {
 // set writes an entry or replaces it. It returns false if that would be one
 // more than limit.
 func (l *ledger) set(kind Kind, issuer, value string, m mark, limit int) bool {
+	return l.put(kind, issuer, value, m, limit, false)
+}
+
+// put is set, but with atLeast an entry that withdraws more, or for longer,
+// stays what it is in that.
+func (l *ledger) put(kind Kind, issuer, value string, m mark, limit int, atLeast bool) bool {
 	t, d := &l.tables[kind.index()], l.digest(issuer, value)
 	s := &t.shards[d.lo%shards]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, old := s.m[d]; !old {
+	if before, old := s.m[d]; old {
+		if atLeast && l.now() < before.expires && (before.until > m.until || before.until == m.until && before.expires > m.expires) {
+			m = mark{before.until, max(before.expires, m.expires)}
+		}
+	} else {
 		if l.size.Load() >= int64(limit) {
 			return false
 		}

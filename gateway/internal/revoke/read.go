@@ -27,6 +27,10 @@ type reader struct {
 	ledger *ledger
 	limit  int
 	node   *redis.Client // that server
+	// keep is for a load: what is found may be older than what was seen, where
+	// a replica became the master, and takes nothing of that back but by
+	// [NotRevoked].
+	keep bool
 	// cluster answers for keys whose slot is on its way from or to node; nil
 	// without a Cluster.
 	cluster redis.UniversalClient
@@ -257,7 +261,7 @@ func (r *reader) apply(key, value string, wrongType bool, ttl time.Duration) err
 	}
 	if until == nothing {
 		r.ledger.lift(kind, issuer, name)
-	} else if !r.ledger.set(kind, issuer, name, mark{until, r.ledger.expiry(ttl)}, r.limit) {
+	} else if !r.ledger.put(kind, issuer, name, mark{until, r.ledger.expiry(ttl)}, r.limit, r.keep) {
 		return errFull{r.limit}
 	}
 	return nil

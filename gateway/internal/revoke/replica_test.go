@@ -505,3 +505,29 @@ func TestUnknownClient(t *testing.T) {
 		t.Errorf("%+v", h)
 	}
 }
+
+// A replica that became the master may not have heard of the last write to a
+// key: what it has instead says less, and lifts nothing.
+func TestOlderWritesLiftNothing(t *testing.T) {
+	s := serve(t)
+	f := replicaOf(t, s, Tracking)
+	v := withJTI(t, "x")
+	s.do("SET", Key(Subject, "main", "u1"), "1700000001", "EX", "600")
+	eventually(t, "revoked", func() bool { return f.verdict(v) == token.RevokedToken })
+	s.kill()
+	f.outOfStep()
+	s.start()
+	s.do("SET", Key(Subject, "main", "u1"), "1600000001", "EX", "3") // as the new master has it
+	f.inStep()
+	f.fence(s.Client)
+	if f.verdict(v) != token.RevokedToken {
+		t.Error("an older revocation took the place of a newer one")
+	}
+	eventually(t, "the older one has expired", func() bool { return s.Exists(t.Context(), Key(Subject, "main", "u1")).Val() == 0 })
+	if f.verdict(v) != token.RevokedToken {
+		t.Error("it ends with an older one's expiry")
+	}
+	// A write that it hears of still says what it says.
+	s.do("SET", Key(Subject, "main", "u1"), "1600000001", "EX", "600")
+	eventually(t, "not revoked", func() bool { return f.verdict(v) == "" })
+}

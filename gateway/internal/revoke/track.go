@@ -102,7 +102,9 @@ func (s *session) keep(ctx context.Context, told *pending) error {
 		return nil
 	}
 	start := max(s.reader.ledger.now(), 1)
-	err := s.reader.scan(ctx, func() error {
+	load := s.reader
+	load.keep = true
+	err := load.scan(ctx, func() error {
 		keys, _ := told.take()
 		return s.reader.read(ctx, keys)
 	})

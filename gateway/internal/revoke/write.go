@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -47,7 +48,16 @@ type Entry struct {
 // A key that expires meanwhile is left out; one that is written may be, too.
 func List(ctx context.Context, client redis.UniversalClient, yield func(Entry) bool) error {
 	if cluster, ok := client.(*redis.ClusterClient); ok {
-		return cluster.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error { return list(ctx, node, yield) })
+		var mu sync.Mutex // the masters are asked at the same time
+		more := true
+		return cluster.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error {
+			return list(ctx, node, func(e Entry) bool {
+				mu.Lock()
+				defer mu.Unlock()
+				more = more && yield(e)
+				return more
+			})
+		})
 	}
 	return list(ctx, client, yield)
 }
