@@ -23,10 +23,13 @@ func oauthRefuse(w http.ResponseWriter, status int, code, description string) {
 	writeJSON(w, status, oauthError{code, description})
 }
 
+// verifier is [issuer.Set.Verify] or its like.
+type verifier func(issuer.Set, context.Context, token.Raw) (*token.Verified, error)
+
 // askedToken reads the token of an RFC 7009 or RFC 7662 request and verifies
-// it as a request's would be. v is nil for a token that is no good. The answer
+// it. v is nil for a token that is no good. The answer
 // has been written where ok is false.
-func (g *Gateway) askedToken(w http.ResponseWriter, r *http.Request, s *snapshot) (found *foundToken, v *token.Verified, ok bool) {
+func (g *Gateway) askedToken(w http.ResponseWriter, r *http.Request, s *snapshot, verify verifier) (found *foundToken, v *token.Verified, ok bool) {
 	values := r.PostForm["token"]
 	if len(values) != 1 || values[0] == "" {
 		oauthRefuse(w, http.StatusBadRequest, "invalid_request", "The form needs one token.")
@@ -38,7 +41,7 @@ func (g *Gateway) askedToken(w http.ResponseWriter, r *http.Request, s *snapshot
 		return nil, nil, false
 	}
 	found = &foundToken{place{issuers: set}, token.NewRaw(values[0])}
-	if v, err = set.Verify(context.WithValue(r.Context(), clientKey{}, peerIP(r.RemoteAddr)), found.raw); err == nil {
+	if v, err = verify(set, context.WithValue(r.Context(), clientKey{}, peerIP(r.RemoteAddr)), found.raw); err == nil {
 		err = s.revoked(r.Context(), found, v)
 	}
 	var refused *token.Error
@@ -91,7 +94,7 @@ func (g *Gateway) revokeToken(w http.ResponseWriter, r *http.Request, s *snapsho
 		oauthRefuse(w, http.StatusServiceUnavailable, "temporarily_unavailable", "The gateway has no revocation in its configuration.")
 		return
 	}
-	found, v, ok := g.askedToken(w, r, s)
+	found, v, ok := g.askedToken(w, r, s, issuer.Set.Signed)
 	switch {
 	case !ok:
 		return
@@ -140,7 +143,7 @@ func clientOf(v *token.Verified) string {
 // introspectToken is the introspection endpoint (RFC 7662): an active token's
 // answer has the token's own claims.
 func (g *Gateway) introspectToken(w http.ResponseWriter, r *http.Request, s *snapshot, _ caller) {
-	_, v, ok := g.askedToken(w, r, s)
+	_, v, ok := g.askedToken(w, r, s, issuer.Set.Verify)
 	if !ok {
 		return
 	}

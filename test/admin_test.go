@@ -113,6 +113,15 @@ func TestRevocationEndpoint(t *testing.T) {
 	form.Set("token_type_hint", "refresh_token") // a wrong hint changes nothing
 	admin.post(t, "/revoke", form).is(t, http.StatusOK)
 
+	// One that is not good yet would be, later.
+	for what, early := range map[string]claims{"nbf": {"nbf": time.Now().Unix() + 300}, "iat": {"iat": time.Now().Unix() + 300}} {
+		token := p.token(t, claims{"client_id": "shop", "exp": time.Now().Unix() + 600}, early)
+		admin.post(t, "/revoke", tokenForm(token), shop).is(t, http.StatusOK)
+		if left := r.ttl(t, "revoked:jws:main:"+hash(token)); left < 500 {
+			t.Errorf("%s: the revocation holds for %d s", what, left)
+		}
+	}
+
 	// What is no good already is a success, and nothing is written for it.
 	before := r.do(t, "DBSIZE")
 	for _, token := range []string{"nonsense", "a.b.c", p.token(t, claims{"client_id": "shop", "exp": time.Now().Unix() - 100}), newSigner(t, "ES256", p.kid).sign(t, p.good(claims{"client_id": "shop"}))} {
@@ -126,8 +135,8 @@ func TestRevocationEndpoint(t *testing.T) {
 	}
 
 	records := g.audit(t, "revocation")
-	if len(records) != 4 { // the second time there was nothing to do
-		t.Fatalf("%d audit records of 4 revocations: %v", len(records), records)
+	if len(records) != 6 { // the second time there was nothing to do
+		t.Fatalf("%d audit records of 6 revocations: %v", len(records), records)
 	}
 	for i, actor := range []string{"client shop", "client a:b &c", "operator", "client shop"} {
 		if rec := records[i]; rec["actor"] != actor || rec["door"] != "revocation endpoint" || rec["issuer"] != "main" || rec["kind"] != "jws" || rec["action"] != "revoke" || rec["expires"] == nil {

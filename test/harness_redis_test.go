@@ -24,9 +24,9 @@ func startRedis(t *testing.T) *redis {
 }
 
 // start starts the server, again on the same port after a kill.
-func (r *redis) start(t *testing.T) {
+func (r *redis) start(t *testing.T, args ...string) {
 	t.Helper()
-	r.proc = launch(t, "redis-server", "--port", r.port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", t.TempDir())
+	r.proc = launch(t, "redis-server", append([]string{"--port", r.port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", t.TempDir()}, args...)...)
 	eventually(t, "redis answers", func() bool {
 		out, _ := exec.Command("redis-cli", "-p", r.port, "PING").Output()
 		return strings.TrimSpace(string(out)) == "PONG"

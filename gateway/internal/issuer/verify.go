@@ -27,6 +27,38 @@ func (s Set) Explain(ctx context.Context, raw token.Raw, record Record) (*token.
 	if i := s.opaque(raw); i != nil {
 		return i.opaque(ctx, raw, record)
 	}
+	f, err := s.signed(ctx, raw, record)
+	if err != nil {
+		return nil, err
+	}
+	if refusal := f.judge(f.issuer.o.Now(), record); refusal != nil {
+		return nil, refusal
+	}
+	if refusal := f.confirm(ctx, raw, record); refusal != nil {
+		return nil, refusal
+	}
+	return f.verified, nil
+}
+
+// Signed is Verify for a token that is to be withdrawn: one that the issuer
+// signed for some other audience or for a later time is good all the same, and
+// only one that has expired is of no use to anybody. A JWT's issuer is not asked.
+func (s Set) Signed(ctx context.Context, raw token.Raw) (*token.Verified, error) {
+	if s.opaque(raw) != nil {
+		return s.Verify(ctx, raw)
+	}
+	f, err := s.signed(ctx, raw, nil)
+	if err != nil {
+		return nil, err
+	}
+	if refusal := f.judge(f.issuer.o.Now(), nil); refusal != nil && refusal.Reason == token.ExpiredToken {
+		return nil, refusal
+	}
+	return f.verified, nil
+}
+
+// signed is what is known of a JWT whatever the time.
+func (s Set) signed(ctx context.Context, raw token.Raw, record Record) (*facts, error) {
 	f := s.remembered(raw)
 	if f != nil && record != nil {
 		record("memory", "this very token was verified before by issuer "+f.issuer.o.Name+", and its key "+quote(f.verified.Key)+" still counts")
@@ -51,13 +83,7 @@ func (s Set) Explain(ctx context.Context, raw token.Raw, record Record) (*token.
 			return nil, refusal
 		}
 	}
-	if refusal := f.judge(f.issuer.o.Now(), record); refusal != nil {
-		return nil, refusal
-	}
-	if refusal := f.confirm(ctx, raw, record); refusal != nil {
-		return nil, refusal
-	}
-	return f.verified, nil
+	return f, nil
 }
 
 // Unverified is what a token says of itself, under the issuer that it selects;
