@@ -15,7 +15,7 @@ import (
 const (
 	// scanCount is how many keys one SCAN step looks at: enough that a million
 	// keys take few round trips, so few that Redis answers others in between.
-	scanCount = 250
+	scanCount = 1000
 	// readChunk is how many keys one pipeline asks for.
 	readChunk = 1000
 	// readTimeout bounds one pipeline, and one step of a SCAN.
@@ -47,7 +47,7 @@ func (e errFull) Error() string {
 // which may read single keys: nothing older can come later and win.
 func (r *reader) scan(ctx context.Context, between func() error) error {
 	ctx, cancel := context.WithCancel(ctx)
-	pages := make(chan []string, 1) // the next page is on its way while this one is read
+	pages := make(chan []string, 4) // the next ones are on their way while this one is read
 	var failed error
 	go func() {
 		defer close(pages)
