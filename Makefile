@@ -2,6 +2,7 @@
 # make lint   formatting, vet, linters
 # make vuln   known vulnerabilities that the program reaches
 # make build  bin/gatehouse, static        make demo   the whole story in one process
+# make bench  Gatehouse beside nginx and HAProxy (docs/benchmarks.md); BENCH=-quick to see that it works, BENCH=-grow for how its cost grows
 
 # The tools are pinned here and built by go run, so that they add nothing to go.mod.
 GOLANGCI    = go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
@@ -65,5 +66,20 @@ build:
 demo:
 	go run ./cmd/gatehouse demo
 
+# What make bench needs beside Redis, each installed only where it is missing.
+.PHONY: bench bench-tools
+bench: redis bench-tools
+	go run ./test/bench $(BENCH)
+
+bench-tools:
+	@missing=; \
+	have() { PATH="$$PATH:/usr/sbin" command -v $$1 >/dev/null || missing="$$missing $$2"; }; \
+	have nginx nginx-light; have haproxy haproxy; have wrk wrk; have h2load nghttp2-client; have perf linux-perf; \
+	test -e /usr/lib/nginx/modules/ngx_http_lua_module.so || missing="$$missing libnginx-mod-http-lua"; \
+	test -n "$$(find /usr/lib -path '*/lua/5.1/cjson.so' -print -quit)" || missing="$$missing lua-cjson"; \
+	if [ -n "$$missing" ]; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
+	fi
+
 clean:
-	rm -rf bin $(PROVIDER)/node_modules
+	rm -rf bin test/bench/results $(PROVIDER)/node_modules

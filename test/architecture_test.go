@@ -33,6 +33,7 @@ var arrows = map[string][]string{
 	"gateway/internal/inject":   {"gateway/token"},
 	"gateway/internal/upstream": {"gateway/internal/inject"},
 	"test":                      {},
+	"test/bench":                {},
 }
 
 // keepers are the only importers of modules that must be easy to leave.

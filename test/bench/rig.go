@@ -1,0 +1,320 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// rig is the stage on which the peers are measured: keys, tokens, an identity
+// provider in this process, a backend and Redis.
+type rig struct {
+	settings
+	ctx       context.Context
+	out       io.Writer
+	root      string // of the repository
+	dir       string // of this run, removed at its end
+	binary    string // of Gatehouse
+	signers   signers
+	base      site // what all sites have in common
+	provider  *http.Server
+	backend   *process
+	redis     *process
+	countable bool // perf counts instructions here
+}
+
+func (r *rig) say(format string, args ...any) { _, _ = fmt.Fprintf(r.out, format+"\n", args...) }
+
+func newRig(ctx context.Context, out io.Writer, s settings) (r *rig, err error) {
+	r = &rig{settings: s, ctx: ctx, out: out}
+	defer func() {
+		if err != nil {
+			r.close()
+		}
+	}()
+	mod, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
+	if err != nil {
+		return r, fmt.Errorf("go env GOMOD: %w", err)
+	}
+	r.root = filepath.Dir(strings.TrimSpace(string(mod)))
+	if r.dir, err = os.MkdirTemp("", "gatehouse-bench-"); err != nil {
+		return r, err
+	}
+	// nginx's workers run as another user, who must reach their files.
+	if err := os.Chmod(r.dir, 0o755); err != nil {
+		return r, err
+	}
+	for _, program := range []string{nginx(), "wrk"} {
+		if _, err := exec.LookPath(program); err != nil {
+			return r, fmt.Errorf("%w (make bench installs what is missing)", err)
+		}
+	}
+	raiseFiles()
+	if err := counters(ctx, r.dir); err != nil {
+		r.say("no instructions are counted: %v", err)
+	} else {
+		r.countable = true
+	}
+	r.say("building gatehouse")
+	r.binary = filepath.Join(r.dir, "gatehouse")
+	build := exec.CommandContext(ctx, "go", "build", "-tags", "nodemo", "-trimpath", "-ldflags=-s -w", "-o", r.binary, "./cmd/gatehouse")
+	build.Dir, build.Env = r.root, append(os.Environ(), "CGO_ENABLED=0")
+	if text, err := build.CombinedOutput(); err != nil {
+		return r, fmt.Errorf("go build: %w\n%s", err, text)
+	}
+	if err := r.furnish(); err != nil {
+		return r, err
+	}
+	return r, r.serve()
+}
+
+// furnish makes the keys, the certificate and the files that are downloaded.
+func (r *rig) furnish() (err error) {
+	if r.signers, err = newSigners(); err != nil {
+		return err
+	}
+	b := &r.base
+	for alg, file := range map[string]*string{"RS256": &b.RS256, "ES256": &b.ES256, "EdDSA": &b.EdDSA} {
+		if *file, err = r.signers.publicKey(r.dir, alg); err != nil {
+			return err
+		}
+	}
+	if err := r.certificate(); err != nil {
+		return err
+	}
+	b.Audience, b.Privilege, b.Answer, b.Cores = audience, privilege, strings.Repeat("x", 200), runtime.NumCPU()
+	seen := map[string]bool{"/open": true}
+	for _, c := range allCases {
+		if !seen[c.Path] {
+			seen[c.Path] = true
+			b.Paths = append(b.Paths, c.Path)
+		}
+	}
+	b.Paths = append(b.Paths, "/echo")
+	backend := filepath.Join(r.dir, "backend", "download")
+	if err := os.MkdirAll(backend, 0o755); err != nil {
+		return err
+	}
+	for name, size := range map[string]int{"1k": kilobyte, "1m": megabyte} {
+		if err := os.WriteFile(filepath.Join(backend, name), make([]byte, size), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// certificate makes one for localhost that signs itself: nobody verifies it.
+func (r *rig) certificate() error {
+	now := time.Now()
+	cert := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "localhost"}, DNSNames: []string{"localhost"},
+		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, cert, cert, r.signers.ec.Public(), r.signers.ec)
+	if err != nil {
+		return err
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(r.signers.ec)
+	if err != nil {
+		return err
+	}
+	public := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	private := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})
+	r.base.Certificate, r.base.CertificateKey = filepath.Join(r.dir, "localhost.pem"), filepath.Join(r.dir, "localhost.key")
+	return errors.Join(os.WriteFile(r.base.Certificate, public, 0o600), os.WriteFile(r.base.CertificateKey, private, 0o600),
+		os.WriteFile(r.base.Certificate+".bundle", append(public, private...), 0o600))
+}
+
+// serve starts what stands behind the peers.
+func (r *rig) serve() error {
+	keySet, err := r.signers.keySet()
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	address := listener.Addr().String()
+	r.base.Issuer, r.base.Echo = "http://"+address, address
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = fmt.Fprintf(w, `{"issuer":"http://%s","jwks_uri":"http://%[1]s/jwks"}`, address)
+	})
+	mux.HandleFunc("GET /jwks", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(keySet) })
+	mux.HandleFunc("/echo", func(w http.ResponseWriter, req *http.Request) { _ = json.NewEncoder(w).Encode(req.Header) })
+	r.provider = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	go func() { _ = r.provider.Serve(listener) }()
+
+	backend := r.base
+	backend.Dir = filepath.Join(r.dir, "backend")
+	if r.base.Backend, err = freeAddress(); err != nil {
+		return err
+	}
+	backend.Backend = r.base.Backend
+	file, err := backend.fill("backend.conf")
+	if err != nil {
+		return err
+	}
+	if r.backend, err = launch(exec.Command(nginx(), "-p", backend.Dir, "-c", file), filepath.Join(r.dir, "backend.out")); err != nil {
+		return err
+	}
+	if err := r.accepts(r.backend, backend.Backend); err != nil {
+		return fmt.Errorf("the backend: %w", err)
+	}
+	return r.startRedis()
+}
+
+// startRedis starts an empty Redis, anew if there is one.
+func (r *rig) startRedis() (err error) {
+	program, err := exec.LookPath("redis-server")
+	if err != nil {
+		r.say("%v: gatehouse without bare is not measured", err)
+		return nil
+	}
+	if r.redis != nil {
+		r.redis.stop()
+	}
+	if r.base.Redis, err = freeAddress(); err != nil {
+		return err
+	}
+	_, port, _ := net.SplitHostPort(r.base.Redis)
+	r.redis, err = launch(exec.Command(program, "--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "no",
+		"--maxmemory-policy", "noeviction", "--dir", r.dir), filepath.Join(r.dir, "redis.out"))
+	if err != nil {
+		return err
+	}
+	return r.accepts(r.redis, r.base.Redis)
+}
+
+// accepts waits until a process takes connections.
+func (r *rig) accepts(p *process, address string) error {
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+		if err := r.ctx.Err(); err != nil {
+			return err
+		}
+		if p.ended() {
+			return fmt.Errorf("%s ended: %s", p.cmd.Args[0], p.said())
+		}
+		if conn, err := net.Dial("tcp", address); err == nil {
+			return conn.Close()
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return fmt.Errorf("%s does not listen: %s", p.cmd.Args[0], p.said())
+}
+
+func (r *rig) close() {
+	for _, p := range []*process{r.backend, r.redis} {
+		if p != nil {
+			p.stop()
+		}
+	}
+	if r.provider != nil {
+		_ = r.provider.Close()
+	}
+	if r.dir != "" {
+		_ = os.RemoveAll(r.dir)
+	}
+}
+
+// tokens returns the file of a case's tokens, which is made when first asked for.
+func (r *rig) tokens(c benchCase) (string, error) {
+	if c.Tokens == "" {
+		return "-", nil
+	}
+	return r.file(c.Tokens, func(w io.Writer) error {
+		first, n := 0, 1
+		switch {
+		case c.Tokens == "many":
+			first, n = 1, r.many
+		case c.Once:
+			first, n = 1_000_000, r.unique
+		}
+		if n > 1 {
+			r.say("signing %d tokens (%s)", n, c.Alg)
+		}
+		return r.signers.write(w, c.Alg, r.base.Issuer, first, n, nil)
+	})
+}
+
+// file returns the path of a file of that name, written by write the first time.
+func (r *rig) file(name string, write func(io.Writer) error) (string, error) {
+	path := filepath.Join(r.dir, name+".txt")
+	if exists(path) {
+		return path, nil
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return "", err
+	}
+	if err := errors.Join(write(f), f.Close()); err != nil {
+		_ = os.Remove(path)
+		return "", err
+	}
+	return path, nil
+}
+
+// machine says on what the figures were measured.
+func (r *rig) machine() string {
+	model := "an unnamed processor"
+	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		for _, line := range strings.Split(string(text), "\n") {
+			if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+				model = strings.TrimSpace(value)
+				break
+			}
+		}
+	}
+	parts := []string{fmt.Sprintf("%d cores of %s", runtime.NumCPU(), model), runtime.Version()}
+	for _, version := range [][]string{{nginx(), "-v"}, {sbin("haproxy"), "-v"}} {
+		if text, err := exec.Command(version[0], version[1:]...).CombinedOutput(); err == nil {
+			line, _, _ := strings.Cut(string(text), "\n")
+			line = strings.TrimPrefix(line, "nginx version: ")
+			line, _, _ = strings.Cut(line, " - ")
+			parts = append(parts, line)
+		}
+	}
+	if !r.countable {
+		parts = append(parts, "no instruction counters")
+	}
+	return strings.Join(parts, ", ")
+}
+
+// freeAddress returns a loopback address that nobody listens on.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// raiseFiles asks for as many open files as the kernel gives, for us and for
+// what is started here.
+func raiseFiles() {
+	for _, n := range []uint64{1 << 18, 1 << 16} {
+		if syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: n, Max: n}) == nil {
+			return
+		}
+	}
+	var has syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &has) == nil {
+		has.Cur = has.Max
+		_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &has)
+	}
+}
