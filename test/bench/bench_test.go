@@ -123,11 +123,13 @@ func TestAStoppedRunLeavesNothing(t *testing.T) {
 func honest(keys signers, issuer, wrong string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		token := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
-		text, signature, payload, c := "", []byte(nil), []byte(nil), claims{}
+		var text string
+		var signature []byte
+		var c claims
 		if dot := strings.LastIndexByte(token, '.'); dot > 0 {
 			text = token[:dot]
 			signature, _ = base64.RawURLEncoding.DecodeString(token[dot+1:])
-			payload, _ = base64.RawURLEncoding.DecodeString(text[strings.IndexByte(text, '.')+1:])
+			payload, _ := base64.RawURLEncoding.DecodeString(text[strings.IndexByte(text, '.')+1:])
 			_ = json.Unmarshal(payload, &c)
 		}
 		digest := sha256.Sum256([]byte(text))

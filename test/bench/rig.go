@@ -248,7 +248,7 @@ func (r *rig) tokens(c benchCase) (string, error) {
 		if n > 1 {
 			r.say("signing %d tokens (%s)", n, c.Alg)
 		}
-		return r.signers.write(w, c.Alg, r.base.Issuer, first, n, nil)
+		return r.signers.write(w, c.Alg, r.base.Issuer, first, n)
 	})
 }
 
@@ -307,14 +307,18 @@ func freeAddress() (string, error) {
 // raiseFiles asks for as many open files as the kernel gives, for us and for
 // what is started here.
 func raiseFiles() {
-	for _, n := range []uint64{1 << 18, 1 << 16} {
+	for _, n := range []uint64{1 << 18, 1 << 16, uint64(openFiles())} {
 		if syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: n, Max: n}) == nil {
 			return
 		}
 	}
+}
+
+// openFiles is the most that may be open.
+func openFiles() int {
 	var has syscall.Rlimit
-	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &has) == nil {
-		has.Cur = has.Max
-		_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &has)
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &has) != nil {
+		return 1024
 	}
+	return int(min(has.Max, 1<<20))
 }

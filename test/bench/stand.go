@@ -86,7 +86,7 @@ func (r *rig) raise(s site, c benchCase, env []string) (*stand, error) {
 		if run.ended() {
 			return nil, fmt.Errorf("%w: it ended: %s", errMissing, run.said())
 		}
-		status, _, _, err := run.ask(c.Method, c.Path, token, c.Body)
+		status, _, err := run.ask(c.Method, c.Path, token, c.Body)
 		if err == nil && status == http.StatusOK {
 			run.first = time.Since(begin)
 			return run, nil
@@ -109,14 +109,14 @@ func newClient(c benchCase) *http.Client {
 }
 
 // ask makes one request and returns the answer.
-func (s *stand) ask(method, path, token string, body int, headers ...string) (status int, answer string, h http.Header, err error) {
+func (s *stand) ask(method, path, token string, body int, headers ...string) (status int, answer string, err error) {
 	var content io.Reader
 	if body > 0 {
 		content = &zeros{body}
 	}
 	req, err := http.NewRequest(method, s.url+path, content)
 	if err != nil {
-		return 0, "", nil, err
+		return 0, "", err
 	}
 	req.ContentLength = int64(body)
 	if token != "" {
@@ -127,11 +127,11 @@ func (s *stand) ask(method, path, token string, body int, headers ...string) (st
 	}
 	res, err := s.client.Do(req)
 	if err != nil {
-		return 0, "", nil, err
+		return 0, "", err
 	}
 	defer func() { _ = res.Body.Close() }()
 	text, err := io.ReadAll(res.Body)
-	return res.StatusCode, string(text), res.Header, err
+	return res.StatusCode, string(text), err
 }
 
 // zeros is a body of so many bytes.

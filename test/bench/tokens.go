@@ -119,8 +119,8 @@ func (s signers) sign(alg string, c claims) (string, error) {
 func b64(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
 
 // write signs n tokens, the first with the number first, and writes a line for
-// each; after puts text behind a token.
-func (s signers) write(w io.Writer, alg, issuer string, first, n int, after func(i int) string) error {
+// each.
+func (s signers) write(w io.Writer, alg, issuer string, first, n int) error {
 	const batch = 1000
 	out := bufio.NewWriter(w)
 	for start := 0; start < n; start += batch {
@@ -136,9 +136,6 @@ func (s signers) write(w io.Writer, alg, issuer string, first, n int, after func
 						return
 					}
 					lines[i] = token
-					if after != nil {
-						lines[i] += after(start + i)
-					}
 				}
 			})
 		}
