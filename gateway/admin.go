@@ -33,8 +33,10 @@ const (
 type adminAuth struct {
 	loopback bool // only this machine reaches the listener
 	operator *[sha256.Size]byte
-	clients  map[string][sha256.Size]byte
-	failures *limit.Failures
+	// certificates says that operators may show a certificate.
+	certificates bool
+	clients      map[string][sha256.Size]byte
+	failures     *limit.Failures
 }
 
 func newAdminAuth(o adminOptions, loopback bool) (*adminAuth, error) {
@@ -49,6 +51,7 @@ func newAdminAuth(o adminOptions, loopback bool) (*adminAuth, error) {
 	for id, secret := range o.auth.Clients {
 		a.clients[id] = sha256.Sum256([]byte(secret))
 	}
+	a.certificates = o.auth.TLS != nil && o.auth.TLS.ClientCAFile != ""
 	var err error
 	a.failures, err = limit.NewFailures(limit.FailureOptions{Rate: limit.Rate{Count: 10, Per: time.Minute}})
 	return a, err
@@ -66,12 +69,15 @@ const (
 // caller is who uses the admin listener.
 type caller struct {
 	operator bool
+	name     string // of an operator's certificate
 	client   string // client_id
 	ip       netip.Addr
 }
 
 func (c caller) String() string {
 	switch {
+	case c.operator && c.name != "":
+		return "operator " + c.name
 	case c.operator:
 		return "operator"
 	case c.client != "":
@@ -106,6 +112,10 @@ func (a *adminAuth) identify(r *http.Request) (c caller, err error) {
 	case scheme != "":
 		return c, errCredentials
 	case form == "":
+		// The listener has verified the chain; its authorities sign operators only.
+		if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
+			c.operator, c.name = true, bounded(r.TLS.PeerCertificates[0].Subject.String())
+		}
 		return c, nil
 	}
 	sum := sha256.Sum256([]byte(form))
@@ -220,8 +230,8 @@ func (s *snapshot) admit(r *http.Request, needs access, origin *http.CrossOrigin
 		return c, nil
 	case c.client != "":
 		return c, &adminRefusal{http.StatusForbidden, adminForbidden, "An OAuth client may use the revocation and introspection endpoints only."}
-	case a.operator == nil && needs != clients:
-		return c, &adminRefusal{http.StatusForbidden, adminForbidden, "Nobody may do this: server.admin_auth has no token_file."}
+	case a.operator == nil && !a.certificates && needs != clients:
+		return c, &adminRefusal{http.StatusForbidden, adminForbidden, "Nobody may do this: server.admin_auth has neither token_file nor tls with client_ca_file."}
 	}
 	return c, &adminRefusal{http.StatusUnauthorized, adminUnauthorized, "Credentials are needed."}
 }

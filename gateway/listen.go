@@ -62,27 +62,24 @@ func (g *Gateway) Serve(ctx context.Context, listener, status net.Listener) (err
 	front := g.server(g, alive)
 	failed := make(chan error, 3)
 	front.Protocols.SetHTTP2(true)
-	if g.current.Load().tls != nil {
-		front.TLSConfig = &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-			return g.current.Load().tls.config(hello)
-		}}
-		go func() { failed <- front.ServeTLS(listener, "", "") }()
-	} else {
-		front.Protocols.SetUnencryptedHTTP2(true) // by prior knowledge (RFC 9113 §3.3); an upgrade to it is refused
-		go func() { failed <- front.Serve(listener) }()
-	}
+	front.Protocols.SetUnencryptedHTTP2(true) // by prior knowledge (RFC 9113 §3.3); an upgrade to it is refused
+	go func() { failed <- g.accept(front, listener, func(s *snapshot) *frontTLS { return s.tls }) }()
 	listening := []any{"listen", listener.Addr().String()}
 	for _, side := range []struct {
 		name     string
 		listener net.Listener
 		handler  http.Handler
-	}{{"status", status, g.Status()}, {"admin", admin, g.Admin()}} {
+		tls      func(*snapshot) *frontTLS
+	}{
+		{"status", status, g.Status(), func(*snapshot) *frontTLS { return nil }},
+		{"admin", admin, g.Admin(), func(s *snapshot) *frontTLS { return s.adminTLS }},
+	} {
 		if side.listener == nil {
 			continue
 		}
 		back := g.server(side.handler, alive)
 		back.ReadTimeout = readHeaderTimeout // bodies are small here, and nobody has shown yet who sends them
-		go func() { failed <- back.Serve(side.listener) }()
+		go func() { failed <- g.accept(back, side.listener, side.tls) }()
 		defer func() { _ = back.Close() }()
 		listening = append(listening, side.name, side.listener.Addr().String())
 	}
@@ -98,6 +95,17 @@ func (g *Gateway) Serve(ctx context.Context, listener, status net.Listener) (err
 		return err
 	}
 	return nil
+}
+
+// accept serves the listener, with TLS if the configuration has it for that one.
+func (g *Gateway) accept(server *http.Server, l net.Listener, of func(*snapshot) *frontTLS) error {
+	if of(g.current.Load()) == nil {
+		return server.Serve(l)
+	}
+	server.TLSConfig = &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		return of(g.current.Load()).config(hello)
+	}}
+	return server.ServeTLS(l, "", "")
 }
 
 func (g *Gateway) server(h http.Handler, alive context.Context) *http.Server {

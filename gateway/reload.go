@@ -30,8 +30,8 @@ func (g *Gateway) Reload(ctx context.Context, cfg *config.Config) error {
 		g.log.Warn("listen addresses cannot change by a reload; restart to use the new ones",
 			"listen", was.Listen, "new_listen", is.Listen, "status", was.Status, "new_status", is.Status, "admin", was.Admin, "new_admin", is.Admin)
 	}
-	if was, is := old.config.Server.TLS, cfg.Server.TLS; (was == nil) != (is == nil) {
-		g.log.Warn("server.tls cannot come or go by a reload; restart to switch it", "tls", was != nil, "new_tls", is != nil)
+	if was, is := old.config.Server, cfg.Server; (was.TLS == nil) != (is.TLS == nil) || (was.AdminAuth.TLS == nil) != (is.AdminAuth.TLS == nil) {
+		g.log.Warn("TLS cannot come or go by a reload; restart to switch it", "tls", was.TLS != nil, "new_tls", is.TLS != nil, "admin_tls", was.AdminAuth.TLS != nil, "new_admin_tls", is.AdminAuth.TLS != nil)
 	}
 	s.refreshFiles()
 	g.start(ctx, s, old)

@@ -46,8 +46,9 @@ type snapshot struct {
 	admin      *part[adminOptions, *adminAuth]              // nil without server.admin
 	logouts    map[string]*logout                           // by path; nil without any
 
-	tls   *frontTLS                                        // nil without server.tls in the file
-	pairs map[config.Certificate]*watched[tls.Certificate] // what the files of certificates hold
+	tls      *frontTLS                                        // nil without server.tls in the file
+	adminTLS *frontTLS                                        // the same of the admin listener
+	pairs    map[config.Certificate]*watched[tls.Certificate] // what the files of certificates hold
 
 	users   atomic.Int64
 	retired atomic.Bool

@@ -121,7 +121,7 @@ func parseAuthorities(texts [][]byte) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// frontTLS is server.tls.
+// frontTLS is what a listener shows to clients and asks of them.
 type frontTLS struct {
 	certificates []*watched[tls.Certificate] // the first is the default
 	clients      *watched[x509.CertPool]     // nil: no client is asked for a certificate
@@ -162,36 +162,39 @@ func (f *frontTLS) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, er
 	return f.certificates[0].get(), nil
 }
 
-// serverTLS builds server.tls. A file without it keeps what the listener was
-// started with, which cannot change.
+// serverTLS builds server.tls and that of the admin listener. A file without
+// one keeps what the listener was started with, which cannot change.
 func (b *builder) serverTLS(s *snapshot) {
-	c := b.cfg.Server.TLS
+	s.tls = b.frontTLS(s, "server.tls", b.cfg.Server.TLS, b.old.tls)
+	s.adminTLS = b.frontTLS(s, "server.admin_auth.tls", b.cfg.Server.AdminAuth.TLS, b.old.adminTLS)
+}
+
+func (b *builder) frontTLS(s *snapshot, at string, c *config.TLS, old *frontTLS) *frontTLS {
 	if c == nil {
-		s.tls = b.old.tls
-		return
+		return old
 	}
 	f := &frontTLS{minVersion: tls.VersionTLS12}
 	if c.MinVersion == "1.3" {
 		f.minVersion = tls.VersionTLS13
 	}
 	for i, certificate := range c.Certificates {
-		f.certificates = append(f.certificates, b.pair(s, fmt.Sprintf("server.tls.certificates[%d].cert_file", i), certificate))
+		f.certificates = append(f.certificates, b.pair(s, fmt.Sprintf("%s.certificates[%d].cert_file", at, i), certificate))
 	}
 	if c.ClientCAFile != "" {
 		f.clientAuth = tls.RequireAndVerifyClientCert
 		if c.ClientAuth == "request" {
 			f.clientAuth = tls.VerifyClientCertIfGiven
 		}
-		if old := b.old.tls; old != nil && old.clients != nil && old.clients.files[0] == c.ClientCAFile {
+		if old != nil && old.clients != nil && old.clients.files[0] == c.ClientCAFile {
 			f.clients = old.clients
 		} else {
 			var err error
 			if f.clients, err = watch(parseAuthorities, b.told(c.ClientCAFile), c.ClientCAFile); err != nil {
-				b.fault("server.tls.client_ca_file", err)
+				b.fault(at+".client_ca_file", err)
 			}
 		}
 	}
-	s.tls = f
+	return f
 }
 
 // upstreamTLS builds what targets with https are asked for; nil is net/http's own.
@@ -256,8 +259,10 @@ func (s *snapshot) refreshFiles() {
 	for _, pair := range s.pairs {
 		pair.refresh()
 	}
-	if s.tls != nil && s.tls.clients != nil {
-		s.tls.clients.refresh()
+	for _, front := range []*frontTLS{s.tls, s.adminTLS} {
+		if front != nil && front.clients != nil {
+			front.clients.refresh()
+		}
 	}
 }
 

@@ -259,3 +259,82 @@ func TestRevocationOfOddTokens(t *testing.T) {
 	get().refused(t, http.StatusUnauthorized, "revoked_token")
 	_ = r
 }
+
+// Operators may show a certificate instead of a token; another authority's is nobody's.
+func TestOperatorsWithCertificates(t *testing.T) {
+	t.Parallel()
+	b, p, r := newBackend(t), newIDP(t), startRedis(t)
+	servers, operators := newAuthority(t), newAuthority(t)
+	admin := &gateway{listen: freeAddress(t)}
+	g := start(t, fill(`
+server:
+  ADDRESSES
+  admin: ADMIN
+  admin_auth:
+    clients:
+      shop:
+        client_secret: the-shops-own-secret
+    tls:
+      cert_file: admin.pem
+      key_file: admin.key
+      client_ca_file: operators.pem
+      client_auth: request
+  audit:
+    file: audit.log
+redis:
+  url: REDIS
+issuers:
+  main:
+    issuer: IDP
+    audiences: [https://heroes.example]
+revocation: {}
+routes:
+  - match: /heroes/{id}
+    privileges: []
+    upstream: BACKEND
+`, "ADMIN", admin.listen, "IDP", p.URL, "REDIS", r.URL, "BACKEND", b.URL), append(servers.issue(t, "127.0.0.1").files("admin"), file{"operators.pem", operators.cert})...)
+	token := p.token(t)
+	post := func(c *caller, headers ...string) int {
+		req, err := http.NewRequest(http.MethodPost, c.URL+"/revoke", strings.NewReader(tokenForm(token).Encode()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		for _, h := range headers {
+			name, value, _ := strings.Cut(h, ": ")
+			req.Header.Set(name, value)
+		}
+		resp, err := c.Do(req)
+		if err != nil {
+			return 0
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode
+	}
+	operator := operators.issue(t, "alice")
+	for _, c := range []struct {
+		name   string
+		caller *caller
+		header []string
+		status int
+	}{
+		{"clear text", admin.caller(t, "http/1.1", nil), nil, http.StatusBadRequest},
+		{"no certificate", admin.caller(t, "http/1.1", trusting(servers)), nil, http.StatusUnauthorized},
+		{"another authority's", admin.caller(t, "http/1.1", trusting(servers, servers.issue(t, "mallory").shown(t))), nil, 0},
+		{"a wrong secret beside a certificate", admin.caller(t, "http/1.1", trusting(servers, operator.shown(t))), []string{basic("shop", "wrong")}, http.StatusUnauthorized},
+		{"a client's secret", admin.caller(t, "http/1.1", trusting(servers)), []string{basic("shop", "the-shops-own-secret")}, http.StatusOK},
+	} {
+		if status := post(c.caller, c.header...); status != c.status {
+			t.Errorf("%s: %d, want %d", c.name, status, c.status)
+		}
+	}
+	token = p.token(t, claims{"client_id": "bank"})
+	if status := post(admin.caller(t, "http/1.1", trusting(servers, operator.shown(t)))); status != http.StatusOK {
+		t.Errorf("an operator's: %d", status)
+	}
+	g.do(t, "GET /heroes/1", bearer(token)).refused(t, http.StatusUnauthorized, "revoked_token")
+	records := g.audit(t, "revocation")
+	if actor := records[len(records)-1]["actor"]; actor != "operator "+operator.leaf.Subject.String() {
+		t.Errorf("the record says %v", actor)
+	}
+}

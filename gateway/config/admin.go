@@ -11,6 +11,7 @@ const minSecret = 16
 type fileAdminAuth struct {
 	TokenFile string                      `yaml:"token_file" doc:"a file with the operators' bearer token"`
 	Clients   map[string]*fileAdminClient `yaml:"clients" doc:"OAuth clients by client_id"`
+	TLS       fileTLS                     `yaml:"tls" doc:"the admin listener speaks TLS; whoever has a client certificate of client_ca_file is an operator"`
 }
 
 type fileAdminClient struct {
@@ -43,9 +44,10 @@ func (r *reader) admin(f *fileServer, s *Server) {
 	if !r.has("server.admin") {
 		r.fault(at, "server.admin_auth guards server.admin, which is off; give it an address such as 127.0.0.1:9901")
 	}
-	if !r.has(at+".token_file") && !r.has(at+".clients") {
-		r.fault(at, "server.admin_auth lets nobody in; give it token_file, clients or both")
+	if !r.has(at+".token_file") && !r.has(at+".clients") && !r.has(at+".tls.client_ca_file") {
+		r.fault(at, "server.admin_auth lets nobody in; give it token_file, clients, or tls with client_ca_file")
 	}
+	s.AdminAuth.TLS = r.tls(at+".tls", &f.AdminAuth.TLS)
 	if f.AdminAuth.TokenFile != "" {
 		s.AdminAuth.TokenFile = r.resolvePath(f.AdminAuth.TokenFile)
 	}

@@ -49,6 +49,7 @@ type Server struct {
 type AdminAuth struct {
 	TokenFile string            // holds the operators' bearer token; empty: none
 	Clients   map[string]string // client_id to client_secret, of the OAuth endpoints alone
+	TLS       *TLS              // nil: the listener is clear text; the clients of its authorities are operators
 }
 
 // Audit says where the records of decisions go.

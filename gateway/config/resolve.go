@@ -64,7 +64,7 @@ func (r *reader) config(f *fileConfig) *Config {
 }
 
 func (r *reader) server(f *fileServer) Server {
-	s := Server{Listen: ":8080", TLS: r.tls(&f.TLS)}
+	s := Server{Listen: ":8080", TLS: r.tls("server.tls", &f.TLS)}
 	if r.ok("server.listen") {
 		s.Listen = f.Listen.String()
 	}

@@ -54,8 +54,7 @@ func (u *targetURL) readText(s string) (err error) {
 	return err
 }
 
-func (r *reader) tls(f *fileTLS) *TLS {
-	const path = "server.tls"
+func (r *reader) tls(path string, f *fileTLS) *TLS {
 	if !r.has(path) {
 		return nil
 	}
