@@ -165,8 +165,10 @@ func (x *exchange) canonical() error {
 		if hosts := x.r.Header["Host"]; len(hosts) > 1 || len(hosts) == 1 && hosts[0] != x.r.Host {
 			return refuse(token.BadRequest, "the host header and :authority differ")
 		}
-		if len(x.r.Header["Content-Length"]) > 1 {
+		if lengths := x.r.Header["Content-Length"]; len(lengths) > 1 {
 			return refuse(token.BadRequest, "two content-length fields")
+		} else if len(lengths) == 1 && strconv.FormatInt(x.r.ContentLength, 10) != lengths[0] {
+			return refuse(token.BadRequest, "the content-length %s is none", strconv.Quote(bounded(lengths[0]))) // net/http takes what it cannot read for 0
 		}
 	}
 	if x.r.URL.Path == "" { // http://host without a path is that of its root (RFC 9112 §3.2.1)

@@ -233,8 +233,8 @@ routes:
 			continue
 		}
 		a.is(t, c.status)
-		if r := b.last(t); len(r.body) == 0 || b.count() != before+1 {
-			t.Errorf("%.40q: the backend got %d bytes", c.body, len(r.body))
+		if r := b.last(t); len(r.body) == 0 {
+			t.Errorf("%.40q: the backend got nothing", c.body)
 		}
 	}
 }
