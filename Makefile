@@ -12,16 +12,20 @@ VULNDB      = https://vuln.go.dev
 PROVIDER = test/oidc-provider
 BUILD    = CGO_ENABLED=0 go build -trimpath -ldflags="-s -w"
 
-.PHONY: test lint vuln build demo clean redis
+.PHONY: test lint vuln build demo clean redis peers
 
 # -count=1: go test keeps results, and cannot see that test/ builds the program.
-test: redis $(PROVIDER)/node_modules/.package-lock.json
+test: redis peers $(PROVIDER)/node_modules/.package-lock.json
 	go test -race -count=1 -timeout 12m ./...
 
 # What the black-box tests need, installed only where it is missing.
 redis:
 	@command -v redis-server >/dev/null && command -v redis-cli >/dev/null || \
 	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends redis-server; }
+
+peers:
+	@command -v nginx >/dev/null && command -v node >/dev/null && command -v curl >/dev/null || \
+	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx-light nodejs curl; }
 
 $(PROVIDER)/node_modules/.package-lock.json: $(PROVIDER)/package.json $(PROVIDER)/package-lock.json
 	npm ci --prefix $(PROVIDER) --no-audit --no-fund

@@ -12,7 +12,6 @@ import (
 	"log"
 	mathbig "math/big"
 	"net"
-	"net/http"
 	"testing"
 	"time"
 )
@@ -110,29 +109,6 @@ func trusting(a *pair, own ...tls.Certificate) *tls.Config {
 		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &own[0], nil }
 	}
 	return c
-}
-
-// caller is an HTTP client that speaks one protocol: http/1.1, or h2, which is
-// over TLS with a configuration and by prior knowledge without one.
-type caller struct {
-	*http.Client
-	URL string
-}
-
-func (g *gateway) caller(t *testing.T, protocol string, conf *tls.Config) *caller {
-	t.Helper()
-	transport := &http.Transport{Protocols: &http.Protocols{}, DisableCompression: true,
-		ExpectContinueTimeout: patience} // only a 100 lets a body go
-	scheme := "http://"
-	if conf != nil {
-		scheme = "https://"
-		transport.TLSClientConfig = conf
-	}
-	transport.Protocols.SetHTTP1(protocol == "http/1.1")
-	transport.Protocols.SetHTTP2(protocol == "h2" && conf != nil)
-	transport.Protocols.SetUnencryptedHTTP2(protocol == "h2" && conf == nil)
-	t.Cleanup(transport.CloseIdleConnections)
-	return &caller{&http.Client{Transport: transport, Timeout: patience, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}, scheme + g.listen}
 }
 
 // quiet is for servers whose clients are meant to fail.

@@ -6,8 +6,8 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/http/httptrace"
 	"net/textproto"
 	"strings"
@@ -15,119 +15,6 @@ import (
 	"testing"
 	"time"
 )
-
-// everywhere tells a story between each kind of client and each kind of
-// backend: HTTP/1.1 and HTTP/2, in clear text and over TLS.
-func everywhere(t *testing.T, h http.HandlerFunc, story func(t *testing.T, c *caller)) {
-	t.Helper()
-	ca := newAuthority(t)
-	server := ca.issue(t, "127.0.0.1")
-	urls := backends(t, h, server)
-	yaml := fill(`
-server:
-  ADDRESSES
-TLS
-upstreams:
-  one:
-    targets: [CLEAR]
-  two:
-    targets: [SECURE]
-    tls:
-      ca_file: ca.pem
-  prior:
-    targets: [PRIOR]
-routes:
-  - match: /one/{rest...}
-    public: true
-    strip_prefix: /one
-    upstream: one
-  - match: /two/{rest...}
-    public: true
-    strip_prefix: /two
-    upstream: two
-  - match: /prior/{rest...}
-    public: true
-    strip_prefix: /prior
-    upstream: prior
-`, "CLEAR", urls["one"], "SECURE", urls["two"], "PRIOR", urls["prior"])
-	files := append(server.files("api"), file{"ca.pem", ca.cert})
-	clear := start(t, fill(yaml, "TLS", ""), files...)
-	secure := start(t, fill(yaml, "TLS", "  tls:\n    cert_file: api.pem\n    key_file: api.key"), files...)
-	for name, c := range map[string]*caller{
-		"http/1.1": clear.caller(t, "http/1.1", nil), "h2c": clear.caller(t, "h2", nil),
-		"https/1.1": secure.caller(t, "http/1.1", trusting(ca)), "h2": secure.caller(t, "h2", trusting(ca)),
-	} {
-		for to, protocol := range map[string]string{"one": "HTTP/1.1", "two": "HTTP/2.0", "prior": "HTTP/2.0"} {
-			t.Run(name+" to "+to, func(t *testing.T) {
-				c := &caller{c.Client, c.URL + "/" + to}
-				if got := c.get(t, "/protocol"); got != protocol {
-					t.Fatalf("the backend is spoken to in %s", got)
-				}
-				story(t, c)
-			})
-		}
-	}
-}
-
-// backends serve h over HTTP/1.1, over TLS with HTTP/2, and in HTTP/2 without.
-func backends(t *testing.T, h http.HandlerFunc, shown *pair) map[string]string {
-	t.Helper()
-	all := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/protocol" {
-			_, _ = io.WriteString(w, r.Proto)
-			return
-		}
-		h(w, r)
-	})
-	one, two, prior := httptest.NewServer(all), httptest.NewUnstartedServer(all), httptest.NewUnstartedServer(all)
-	two.EnableHTTP2 = true
-	two.TLS = &tls.Config{Certificates: []tls.Certificate{shown.shown(t)}}
-	two.StartTLS()
-	prior.Config.Protocols = &http.Protocols{}
-	prior.Config.Protocols.SetUnencryptedHTTP2(true)
-	prior.Start()
-	for _, s := range []*httptest.Server{one, two, prior} {
-		t.Cleanup(s.Close)
-		t.Cleanup(s.CloseClientConnections)
-	}
-	return map[string]string{"one": one.URL, "two": two.URL, "prior": strings.Replace(prior.URL, "http", "h2c", 1)}
-}
-
-// get returns the body of a 200.
-func (c *caller) get(t *testing.T, path string) string {
-	t.Helper()
-	resp := c.send(t, http.MethodGet, path, nil)
-	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil || resp.StatusCode != http.StatusOK {
-		t.Fatalf("GET %s: %d %v %.1000s", path, resp.StatusCode, err, body)
-	}
-	return string(body)
-}
-
-// send sends a request with those header lines and returns the answer as it comes.
-func (c *caller) send(t *testing.T, method, path string, body io.Reader, headers ...string) *http.Response {
-	t.Helper()
-	return c.sendAs(t, context.Background(), method, path, body, headers...)
-}
-
-func (c *caller) sendAs(t *testing.T, ctx context.Context, method, path string, body io.Reader, headers ...string) *http.Response {
-	t.Helper()
-	req, err := http.NewRequestWithContext(ctx, method, c.URL+path, body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, h := range headers {
-		name, value, _ := strings.Cut(h, ": ")
-		req.Header.Add(name, value)
-	}
-	resp, err := c.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = resp.Body.Close() })
-	return resp
-}
 
 func TestEventsAreFlushedAtOnce(t *testing.T) {
 	t.Parallel()
@@ -232,6 +119,55 @@ func TestEarlyResponse(t *testing.T) {
 		}
 		_ = c.get(t, "/protocol") // the client is served on
 	})
+}
+
+// TestEarlyResponseIsNotResetAway: whoever sends on must have the time to read
+// what was answered meanwhile (RFC 9112 §9.6).
+func TestEarlyResponseIsNotResetAway(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	shown := ca.issue(t, "127.0.0.1")
+	enough, why := make(chan struct{}), strings.Repeat("too much", 400_000) // long: the backend is done before the client
+	urls := backends(t, func(w http.ResponseWriter, r *http.Request) {
+		hold(r, enough)
+		w.WriteHeader(http.StatusRequestEntityTooLarge)
+		_, _ = io.WriteString(w, why)
+	}, shown)
+	yaml := fill(`
+server:
+  ADDRESSES
+TLS
+routes:
+  - match: /one
+    public: true
+    upstream: ONE
+  - match: /prior
+    public: true
+    upstream: PRIOR
+`, "ONE", urls["one"], "PRIOR", urls["prior"])
+	clear := start(t, fill(yaml, "TLS", ""))
+	secure := start(t, fill(yaml, "TLS", "  tls:\n    cert_file: api.pem\n    key_file: api.key"), shown.files("api")...)
+	for _, path := range []string{"/one", "/prior"} {
+		for name, conn := range map[string]net.Conn{"clear": dial(t, clear.listen), "TLS": tls.Client(dial(t, secure.listen), trusting(ca))} {
+			defer func() { _ = conn.Close() }()
+			_, _ = io.WriteString(conn, "POST "+path+" HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n80000000\r\n")
+			sent := make(chan struct{})
+			go func() {
+				_, _ = io.CopyN(conn, zeros{}, 1<<20)
+				close(sent)
+				_, _ = io.Copy(conn, zeros{})
+			}()
+			receive(t, "a part of the body", sent)
+			enough <- struct{}{}
+			r := bufio.NewReader(conn)
+			if a := readAnswer(t, r, "POST"); a.status != http.StatusRequestEntityTooLarge || a.body != why {
+				t.Errorf("%s over %s: %d %.100q", path, name, a.status, a.body)
+			}
+			if rest, err := io.ReadAll(r); len(rest) > 0 || err != nil {
+				t.Errorf("%s over %s: after the response %q %v", path, name, rest, err)
+			}
+		}
+	}
 }
 
 func TestTrailersBothWays(t *testing.T) {

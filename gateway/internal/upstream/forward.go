@@ -103,7 +103,7 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 			// The target answered early. What is left of the body, or comes
 			// after a malformed one, must not be read as the next request:
 			// full duplex switches net/http's own guard off.
-			res.Header["Connection"] = []string{"close"}
+			linger(w)
 		}
 		if c.Response != nil {
 			c.Response(res)
@@ -147,6 +147,21 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 		failed = *body.failed.Load() // what became of the body, not what the transport made of it
 	}
 	return &Error{failure, target.Host, failed}
+}
+
+// linger has net/http close the connection after the response, and no sooner
+// than the client could read it: what the client still sends would reset the
+// connection, and take the response away (RFC 9112 §9.6). net/http does so for
+// who reads more than allowed, and only then.
+func linger(w http.ResponseWriter) {
+	for {
+		outer, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			break
+		}
+		w = outer.Unwrap()
+	}
+	_, _ = http.MaxBytesReader(w, io.NopCloser(strings.NewReader("more")), 0).Read(make([]byte, 1))
 }
 
 // classify tells whose fault it was. What the client did comes first: its
