@@ -1,4 +1,5 @@
 # make test   everything, with the race detector, against real parts
+# make test-large   bodies of 10 GB both ways, in constant memory
 # make lint   formatting, vet, linters
 # make vuln   known vulnerabilities that the program reaches
 # make build  bin/gatehouse, static        make demo   the whole story in one process
@@ -12,11 +13,14 @@ VULNDB      = https://vuln.go.dev
 PROVIDER = test/oidc-provider
 BUILD    = CGO_ENABLED=0 go build -trimpath -ldflags="-s -w"
 
-.PHONY: test lint vuln build demo clean redis peers
+.PHONY: test test-large lint vuln build demo clean redis peers
 
 # -count=1: go test keeps results, and cannot see that test/ builds the program.
 test: redis peers $(PROVIDER)/node_modules/.package-lock.json
 	go test -race -count=1 -timeout 12m ./...
+
+test-large:
+	GATEHOUSE_TEST_LARGE=1 go test -v -count=1 -timeout 1h -run TestLargeBodies ./test
 
 # What the black-box tests need, installed only where it is missing.
 redis:

@@ -2,7 +2,6 @@ package test
 
 import (
 	"bufio"
-	"context"
 	"io"
 	"net"
 	"net/http"
@@ -234,50 +233,6 @@ func TestCallerWhoLeavesIsNoticedByTheBackend(t *testing.T) {
 	receive(t, "the request at the backend", came)
 	_ = conn.Close()
 	receive(t, "the end of the request at the backend", left)
-}
-
-const big = 100 << 20
-
-func TestLargeBodiesStreamInBoundedMemory(t *testing.T) {
-	t.Parallel()
-	g := startPublic(t, func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodPost {
-			n, _ := io.Copy(io.Discard, r.Body)
-			w.Header().Set("X-Count", itoa(n))
-			return
-		}
-		_, _ = io.CopyN(w, zeros{}, big)
-	})
-	g.do(t, "GET /small", "Range: x").is(t, http.StatusOK)
-	before := g.peak(t)
-	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
-	defer cancel()
-	for _, length := range []int64{big, -1} { // -1: chunked
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+g.listen+"/up", io.LimitReader(zeros{}, big))
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.ContentLength = length
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = resp.Body.Close()
-		if got := resp.Header.Get("X-Count"); got != itoa(big) {
-			t.Errorf("the backend counted %s bytes", got)
-		}
-	}
-	resp, err := http.Get("http://" + g.listen + "/down")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	if n, err := io.Copy(io.Discard, resp.Body); n != big || err != nil {
-		t.Errorf("got %d bytes, %v", n, err)
-	}
-	if grown := g.peak(t) - before; grown > 60 {
-		t.Errorf("memory grew by %d MiB", grown)
-	}
 }
 
 type zeros struct{}

@@ -116,6 +116,7 @@ func backends(t *testing.T, h http.HandlerFunc, shown *pair) map[string]string {
 		h(w, r)
 	})
 	one, two, prior := httptest.NewServer(all), httptest.NewUnstartedServer(all), httptest.NewUnstartedServer(all)
+	two.Config.ErrorLog, prior.Config.ErrorLog = quiet, quiet
 	two.EnableHTTP2 = true
 	two.TLS = &tls.Config{Certificates: []tls.Certificate{shown.shown(t)}}
 	two.StartTLS()

@@ -15,7 +15,7 @@ import (
 	"testing"
 )
 
-// binary is the gateway, built once with the race detector.
+// binary is the gateway, built once, with the race detector.
 var binary string
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
@@ -28,7 +28,7 @@ func run(m *testing.M) int {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	binary = filepath.Join(dir, "gatehouse")
-	if out, err := exec.Command("go", "build", "-race", "-o", binary, "../cmd/gatehouse").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", fmt.Sprintf("-race=%v", !veryLarge), "-o", binary, "../cmd/gatehouse").CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "go build ../cmd/gatehouse: %v\n%s", err, out)
 		return 1
 	}

@@ -83,9 +83,15 @@ func readFrame(r *bufio.Reader) (opcode byte, payload []byte, err error) {
 
 func (g *gateway) websocket(t *testing.T, token string) *websocket.Conn {
 	t.Helper()
+	return g.caller(t, "http/1.1", nil).websocket(t, "/ws", token)
+}
+
+func (c *caller) websocket(t *testing.T, path, token string) *websocket.Conn {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
-	conn, resp, err := websocket.Dial(ctx, "ws://"+g.listen+"/ws", &websocket.DialOptions{
+	conn, resp, err := websocket.Dial(ctx, c.URL+path, &websocket.DialOptions{
+		HTTPClient: &http.Client{Transport: c.Transport},
 		HTTPHeader: http.Header{"Authorization": {"Bearer " + token}, "X_jwt_sub": {"smuggled"}},
 	})
 	if err != nil {
@@ -124,6 +130,31 @@ func TestWebSocket(t *testing.T) {
 	if err := conn.Close(websocket.StatusNormalClosure, "bye"); err != nil {
 		t.Errorf("the close handshake: %v", err)
 	}
+}
+
+// TestWebSocketEverywhere: over TLS both sides take HTTP/1.1 for it, though
+// they would rather speak HTTP/2; and a target that speaks nothing else gets none.
+func TestWebSocketEverywhere(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	shown := ca.issue(t, "127.0.0.1")
+	between(t, ca, shown, backends(t, echoFrames, shown), func(t *testing.T, c, _ *caller) {
+		if c.Transport.(*http.Transport).Protocols.UnencryptedHTTP2() {
+			return // it cannot take another protocol
+		}
+		if strings.HasSuffix(c.URL, "/prior") {
+			resp := c.send(t, "GET", "/ws", nil, "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==")
+			if resp.StatusCode != http.StatusBadGateway {
+				t.Errorf("a target without HTTP/1.1: %d", resp.StatusCode)
+			}
+			return
+		}
+		conn := c.websocket(t, "/ws", "")
+		echoes(t, conn, "hello")
+		if err := conn.Close(websocket.StatusNormalClosure, "bye"); err != nil {
+			t.Errorf("the close handshake: %v", err)
+		}
+	})
 }
 
 func TestWebSocketNeedsAToken(t *testing.T) {
