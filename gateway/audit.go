@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"gopkg.in/natefinch/lumberjack.v2"
 
 	"gatehouse/gateway/config"
 )
@@ -36,8 +35,7 @@ func newAuditLog(c config.Audit, log *slog.Logger, errs prometheus.Counter) *aud
 	if c.File == "-" {
 		return &auditLog{auditTo(os.Stdout), c.SampleAllows, func() error { return nil }}
 	}
-	const mib = 1 << 20
-	file := &lumberjack.Logger{Filename: c.File, MaxSize: (c.MaxBytes + mib - 1) / mib, MaxBackups: c.Keep}
+	file := &rotatedFile{path: c.File, max: int64(c.MaxBytes), keep: c.Keep}
 	return &auditLog{auditTo(&checked{file, c.File, log, errs}), c.SampleAllows, file.Close}
 }
 
@@ -78,26 +76,31 @@ func (c *checked) Write(p []byte) (int, error) {
 const (
 	allowed = "allow"
 	denied  = "deny"
+	ended   = "end" // it was allowed, and what it began was cut off
 )
 
 // audit writes down what was decided about the request: who asked for what,
-// and by which rule it was let through or refused. Refusals, and what mode: report
+// and by which rule it was let through or refused; because is why not, would why
+// it would not have been, and either may be nil. Refusals, and what mode: report
 // makes of them, are all written.
-func (x *exchange) audit(outcome string) {
+func (x *exchange) audit(outcome string, because, would *refusal) {
 	if x.snapshot.audit == nil || x.dry != nil {
 		return
 	}
 	log := x.snapshot.audit.value
-	if outcome == allowed && x.would == nil && log.sample > 1 && rand.IntN(log.sample) != 0 {
+	if outcome == allowed && would == nil && log.sample > 1 && rand.IntN(log.sample) != 0 {
 		return
 	}
 	attrs := make([]slog.Attr, 0, 20)
 	attrs = append(attrs, slog.String("outcome", outcome))
-	if x.refused != nil {
-		attrs = append(attrs, slog.String("reason", string(x.refused.reason)), slog.Int("status", answers[x.refused.reason].status))
+	if because != nil {
+		attrs = append(attrs, slog.String("reason", string(because.reason)))
 	}
-	if x.would != nil {
-		attrs = append(attrs, slog.String("would_refuse", string(x.would.reason)))
+	if outcome == denied {
+		attrs = append(attrs, slog.Int("status", answers[because.reason].status))
+	}
+	if would != nil {
+		attrs = append(attrs, slog.String("would_refuse", string(would.reason)))
 	}
 	name := unmatched
 	if x.route != nil {
@@ -183,10 +186,14 @@ func (g *Gateway) auditRevocation(s *snapshot, r revocationRecord) {
 
 // auditOffline is auditRevocation for a command, which appends to the file of a
 // gateway on the same machine, or to the one that a gateway will find: one
-// line in one write, which the system does not mix with others'.
+// line in one write, which the system does not mix with others'. Where the
+// gateway writes its records to standard output, so does the command.
 func auditOffline(ctx context.Context, c *config.Audit, r revocationRecord) error {
-	if c == nil || c.File == "-" {
+	switch {
+	case c == nil:
 		return nil
+	case c.File == "-":
+		return auditTo(os.Stdout).Handler().Handle(ctx, r.record())
 	}
 	file, err := os.OpenFile(c.File, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {

@@ -280,7 +280,7 @@ func (x *exchange) forward() error {
 	if x.dry != nil {
 		return nil
 	}
-	x.audit(allowed)
+	x.audit(allowed, nil, x.would)
 	x.forwarding = true
 	return x.route.upstream.Forward(x.w, x.r, call)
 }

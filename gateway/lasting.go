@@ -54,34 +54,43 @@ func (x *exchange) renew(ctx context.Context) (time.Duration, error) {
 	if left <= 0 {
 		err := token.Errorf(token.ExpiredToken, "issuer %s: the token expired while the request lasted", x.verified.Issuer)
 		if !x.reports() {
-			x.tell(ctx, "ended with its token", err)
+			x.ends(ctx, err)
 			return 0, err
 		}
 		if left = x.snapshot.ask(); !x.overdue {
 			x.overdue = true
 			x.gateway.metrics.wouldRefuse.WithLabelValues(x.route.name, string(token.ExpiredToken)).Inc()
 			x.tell(ctx, "would have ended with its token", err)
+			x.audit(allowed, nil, asRefusal(err))
 		}
 	}
 	if err := x.withdrawn(ctx, left); err != nil {
-		x.tell(ctx, "ended with its token", err)
+		x.ends(ctx, err)
 		return 0, err
 	}
 	return left, nil
 }
 
+// ends writes down that the request was cut off.
+func (x *exchange) ends(ctx context.Context, err error) {
+	x.tell(ctx, "ended with its token", err)
+	x.audit(ended, asRefusal(err), x.would)
+}
+
 // tell writes the line about the end of a token in use.
 func (x *exchange) tell(ctx context.Context, message string, err error) {
 	f := asRefusal(err)
-	x.gateway.log.LogAttrs(ctx, slog.LevelInfo, message,
+	attrs := []slog.Attr{
 		slog.String("request_id", x.requestID),
 		slog.String("trace_id", x.trace.id()),
 		slog.String("route", x.route.name),
 		slog.String("issuer", x.verified.Issuer),
 		slog.String("sub", bounded(x.verified.Claims.Get("sub").Text())),
-		slog.String("reason", string(f.reason)),
-		slog.String("detail", f.detail),
-	)
+	}
+	if x.acting {
+		attrs = append(attrs, slog.String("actor", bounded(x.actor.String())))
+	}
+	x.gateway.log.LogAttrs(ctx, slog.LevelInfo, message, append(attrs, slog.String("reason", string(f.reason)), slog.String("detail", f.detail))...)
 }
 
 // withdrawn says whether the token, which has that long to live, was revoked

@@ -102,7 +102,7 @@ func (x *exchange) logOut(l *logout) error {
 	case "invalid", "replayed":
 		l.failures.value.Add(x.client)
 		x.refused = refuse(token.BadRequest, "%s", asRefusal(err).detail)
-		x.audit(denied)
+		x.audit(denied, x.refused, nil)
 		x.leaveBody(h)
 		oauthRefuse(x.w, http.StatusBadRequest, "invalid_request", "The logout token is not valid.")
 		return nil

@@ -141,7 +141,7 @@ func (x *exchange) refuse(err error) {
 	x.refused = f
 	answer := answers[f.reason]
 	if !x.forwarding { // else it was let through, and failed after that
-		x.audit(denied)
+		x.audit(denied, f, x.would)
 	}
 	if f.reason == clientGone {
 		x.w.status = answer.status

@@ -9,6 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/coder/websocket"
 )
 
 // audit returns the records of one event from the gateway's audit log, oldest first.
@@ -181,5 +184,103 @@ routes:
 	g.do(t, "GET /", bearer(token)).is(t, http.StatusOK)
 	if records := g.audit(t, "decision"); len(records) != 1 || records[0]["sub"] != "alice" {
 		t.Errorf("%v, want one record of alice", records)
+	}
+}
+
+// That a request is cut off is a decision, too: it says whose, and who acted.
+func TestEndsAreOnRecord(t *testing.T) {
+	t.Parallel()
+	p, r := newIDP(t), startRedis(t)
+	g := start(t, fill(`
+server:
+  ADDRESSES
+  audit:
+    file: audit.log
+    sample_allows: 1000000000
+redis:
+  url: REDIS
+issuers:
+  main:
+    issuer: IDP
+    audiences: [https://heroes.example]
+    leeway: 0s
+revocation:
+  mode: replica
+  check: [jti]
+routes:
+  - match: /{rest...}
+    privileges: []
+    upstream: BACKEND
+`, "IDP", p.URL, "REDIS", r.URL, "BACKEND", newLastingBackend(t)))
+	act := claims{"act": claims{"sub": "helpdesk", "iss": "https://desk.example"}}
+	revoked := g.websocketAt(t, "/ws", p.token(t, act, claims{"jti": "one"}))
+	expired := g.websocketAt(t, "/ws", p.token(t, act, claims{"jti": "two", "exp": float64(time.Now().UnixMilli())/1000 + 3}))
+	r.do(t, "SET", "revoked:jti:main:one", "1", "EX", "600")
+	closedWith(t, revoked, websocket.StatusPolicyViolation)
+	closedWith(t, expired, websocket.StatusPolicyViolation)
+	records := g.audit(t, "decision")
+	if len(records) != 2 {
+		t.Fatalf("%d records of 2 ends: %v", len(records), records)
+	}
+	for i, want := range []map[string]any{{"reason": "revoked_token", "jti": "one"}, {"reason": "expired_token", "jti": "two"}} {
+		want["outcome"], want["sub"], want["route"], want["status"] = "end", "alice", "/{rest...}", nil
+		for name, value := range want {
+			if records[i][name] != value {
+				t.Errorf("record %d: %s is %v, want %v", i, name, records[i][name], value)
+			}
+		}
+		if act, _ := records[i]["act"].(map[string]any); act["sub"] != "helpdesk" {
+			t.Errorf("record %d does not say who acted: %v", i, records[i])
+		}
+	}
+	for line := range strings.Lines(g.output.String()) {
+		if strings.Contains(line, `"msg":"ended with its token"`) && !strings.Contains(line, `"actor":"`) {
+			t.Errorf("the log line does not say who acted: %s", line)
+		}
+	}
+}
+
+// Where records go to standard output, those of commands do so as well.
+func TestRecordsOnStandardOutput(t *testing.T) {
+	t.Parallel()
+	r, b := startRedis(t), newBackend(t)
+	g := start(t, fill(`
+server:
+  ADDRESSES
+  audit:
+    file: "-"
+redis:
+  url: REDIS
+issuers:
+  main:
+    issuer: https://id.example.com
+    audiences: any
+    keys: [{file: key.pem}]
+revocation: {}
+routes:
+  - match: GET /open
+    public: true
+    upstream: BACKEND
+`, "REDIS", r.URL, "BACKEND", b.URL), file{"key.pem", newSigner(t, "ES256", "").pem(t)})
+	g.do(t, "GET /open").is(t, http.StatusOK)
+	g.output.says(t, `"event":"decision","outcome":"allow","route":"GET /open"`)
+	status, out := command(t, "", "revoke", "--config", g.config, "--jti", "j1")
+	if status != 0 || !strings.Contains(out, `"event":"revocation","action":"revoke","door":"command line","actor":"`) {
+		t.Errorf("status %d, and no record in %s", status, out)
+	}
+}
+
+// A command and a gateway write into one file, and neither over the other.
+func TestCommandsAndGatewayShareTheAuditLog(t *testing.T) {
+	t.Parallel()
+	g, _, _, p := startAdmin(t)
+	for n := range 3 {
+		g.do(t, "GET /heroes/1", bearer(p.token(t, claims{"privileges": []string{"READ_HEROES"}}))).is(t, http.StatusOK)
+		if status, out := command(t, "", "revoke", "--config", g.config, "--jti", "j"+itoa(int64(n))); status != 0 {
+			t.Fatal(out)
+		}
+	}
+	if d, r := len(g.audit(t, "decision")), len(g.audit(t, "revocation")); d != 3 || r != 3 {
+		t.Errorf("%d decisions and %d revocations of 3", d, r)
 	}
 }
