@@ -120,8 +120,9 @@ var toldHeaders = []string{
 	"Access-Control-Allow-Origin", "Access-Control-Allow-Methods", "Access-Control-Allow-Headers", "Access-Control-Allow-Credentials", "Access-Control-Max-Age",
 }
 
-// looksLikeJWT finds what may be a token in a path, or in a header that a policy reads.
-var looksLikeJWT = regexp.MustCompile(`eyJ[\w-]+\.[\w-]+\.[\w-]*`)
+// looksLikeJWT finds what may be a token in a path, or in a header that a policy
+// reads, be it only the beginning of one that was cut.
+var looksLikeJWT = regexp.MustCompile(`eyJ[\w-]{8,}[\w.-]*`)
 
 // redactedToken stands where a token stood.
 var redactedToken = token.Raw{}.String()
@@ -133,10 +134,7 @@ func (e *Explanation) redact(x *exchange) {
 		raw = x.found.raw.Reveal()
 	}
 	clean := func(s *string) {
-		if raw != "" {
-			*s = strings.ReplaceAll(*s, raw, redactedToken)
-		}
-		*s = looksLikeJWT.ReplaceAllString(*s, redactedToken)
+		*s = looksLikeJWT.ReplaceAllString(without(*s, raw), redactedToken)
 	}
 	for i := range e.Steps {
 		clean(&e.Steps[i].Found)
@@ -144,6 +142,33 @@ func (e *Explanation) redact(x *exchange) {
 	clean(&e.Detail)
 	if e.Forward != nil {
 		clean(&e.Forward.Path)
+		for i, h := range e.Forward.Headers { // an opaque token may be its own jti
+			e.Forward.Headers[i].Value = without(h.Value, raw)
+		}
+	}
+}
+
+// telling is how much of a token's beginning tells that it is one.
+const telling = 16
+
+// without returns text without the token raw, whole or cut short.
+func without(text, raw string) string {
+	if raw == "" {
+		return text
+	}
+	var b strings.Builder
+	for {
+		at := strings.Index(text, raw[:min(len(raw), telling)])
+		if at < 0 {
+			b.WriteString(text)
+			return b.String()
+		}
+		b.WriteString(text[:at])
+		b.WriteString(redactedToken)
+		for i := 0; i < len(raw) && at < len(text) && text[at] == raw[i]; i++ {
+			at++
+		}
+		text = text[at:]
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"gatehouse/gateway/config"
+	"gatehouse/gateway/token"
 )
 
 // ask asks the admin listener.
@@ -151,6 +152,29 @@ defaults:
 	}
 	if kept := b.gateway.refusals.all(); len(kept) != 0 {
 		t.Errorf("an explanation is kept as a refusal: %+v", kept[0])
+	}
+}
+
+// A token shows nowhere, though it stand where a policy looks, be a claim, or be cut.
+func TestNoPartOfATokenIsShown(t *testing.T) {
+	b := newBench(t, func(http.ResponseWriter, *http.Request) {}, adminYAML)
+	raw := b.token(b.claims(`"privileges":["READ"],"roles":"` + strings.Repeat("x", 500) + `"`))
+	opaque := strings.Repeat("opaque-token-", 30)
+	x := &exchange{found: &foundToken{raw: token.NewRaw(opaque)}}
+	for name, cut := range map[string]func(string) string{
+		"whole": func(s string) string { return s }, "cut": func(s string) string { return s[:160] + "…" }, "cut early": func(s string) string { return s[:40] + "…" },
+	} {
+		e := &Explanation{Detail: cut(raw), Steps: []Step{{Found: "saw " + cut(opaque) + " and " + cut(raw)}}, Forward: &Forwarded{Path: "/" + cut(opaque), Headers: []Header{{"X-Jwt-Jti", opaque}, {"X-Jwt-Sub", "alice"}}}}
+		e.redact(x)
+		text, _ := json.Marshal(e)
+		if strings.Contains(string(text), "opaque-t") || strings.Contains(string(text), raw[:20]) || !strings.Contains(string(text), "alice") {
+			t.Errorf("%s: %s", name, text)
+		}
+	}
+	for _, c := range [][3]string{{"a abc b abc", "abc", "a " + redactedToken + " b " + redactedToken}, {"x", "", "x"}, {redactedToken, redactedToken, redactedToken}} {
+		if got := without(c[0], c[1]); got != c[2] {
+			t.Errorf("%q without %q is %q", c[0], c[1], got)
+		}
 	}
 }
 
