@@ -2,9 +2,11 @@ package gateway
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -14,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,6 +24,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"gatehouse/gateway/config"
 	"gatehouse/gateway/internal/inject"
@@ -31,6 +36,10 @@ import (
 const agreeYAML = `
 server:
   trusted_proxies: [127.0.0.0/8]
+redis:
+  url: REDIS
+revocation:
+  check: [jti]
 issuers:
   main:
     issuer: https://main.example
@@ -40,6 +49,7 @@ issuers:
     token_from:
       - header
       - query: access_token
+      - cookie: session
     may_grant: [READ, WRITE]
     actor_from: [impersonator.id]
     max_lifetime: 10h
@@ -50,6 +60,7 @@ issuers:
     keys: [{env: OTHER}]
     privileges_from: [scope, {claim: roles.list, prefix: "r:"}]
     may_grant: ["r:READ"]
+    mode: report
     required_claims:
       level: [2, 3]
   seed:
@@ -57,6 +68,18 @@ issuers:
     audiences: any
     keys: [{env: SEED}]
     token_from: {cookie: session}
+  asked:
+    issuer: https://asked.example
+    audiences: any
+    keys: [{env: ASKED}]
+    introspection:
+      when: opaque
+      endpoint: BACKEND/introspect
+      auth:
+        client_id: gatehouse
+        client_secret: a-secret-of-a-test
+      misses:
+        rate: 1000000/1s
 headers:
   max_bytes: 600
 limits:
@@ -82,6 +105,7 @@ routes:
     public: true
     upstream: back
     encoded_slash: allow
+    max_body: 10B
   - match: GET /heroes/{id}
     policy: p
     upstream: back
@@ -90,12 +114,32 @@ routes:
     privileges: {all: [WRITE], any: [READ, ADMIN]}
     limits: [few, by_method]
     upstream: back
+    max_body: 10B
+    request_headers:
+      set:
+        X-Region: us
+      remove: [X-Other]
   - match: GET /both/{id}
     issuers: [main, other]
     privileges: {any: [READ, "r:READ"]}
     policy: p
     upstream: back
     forward_token: true
+  - match: /strict/{id}
+    mode: enforce
+    issuers: [main, other]
+    privileges: {any: [READ, "r:READ"]}
+    upstream: back
+  - match: GET,POST /asked/{id}
+    issuers: [asked]
+    privileges: [READ]
+    policy: p
+    upstream: back
+  - match: GET,POST /asked/report/{id}
+    mode: report
+    issuers: [asked]
+    privileges: [READ]
+    upstream: back
   - match: /seed/{$}
     issuers: [seed]
     privileges: [READ]
@@ -158,6 +202,7 @@ type world struct {
 	cfg     *config.Config
 	gateway *Gateway
 	front   *httptest.Server
+	http2   *http.Client
 	keys    map[string]ed25519.PrivateKey
 	routes  chan string // of the access log
 	random  *rand.Rand
@@ -173,6 +218,10 @@ type received struct {
 func newWorld(t *testing.T, random *rand.Rand) *world {
 	w := &world{t: t, keys: map[string]ed25519.PrivateKey{}, routes: make(chan string, 1), random: random}
 	back := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/introspect" {
+			answerIntrospection(rw, r)
+			return
+		}
 		saw := received{URI: r.RequestURI, Claims: map[string]string{}, Token: r.Header.Get("Authorization") != ""}
 		for name := range r.Header {
 			if strings.HasPrefix(name, "X-Jwt-") || name == inject.WouldRefuse {
@@ -183,7 +232,7 @@ func newWorld(t *testing.T, random *rand.Rand) *world {
 	}))
 	t.Cleanup(back.Close)
 	env := map[string]string{}
-	for _, name := range []string{"MAIN", "OTHER", "SEED", "NOBODY"} {
+	for _, name := range []string{"MAIN", "OTHER", "SEED", "ASKED", "NOBODY"} {
 		_, key, _ := ed25519.GenerateKey(nil)
 		w.keys[name] = key
 		env[name] = `{"kty":"OKP","crv":"Ed25519","x":"` + base64.RawURLEncoding.EncodeToString(key.Public().(ed25519.PublicKey)) + `"}`
@@ -196,7 +245,7 @@ func newWorld(t *testing.T, random *rand.Rand) *world {
 		t.Fatal(err)
 	}
 	var err error
-	w.cfg, _, err = config.Parse(filepath.Join(dir, "routes.yaml"), []byte(strings.Replace(agreeYAML, "BACKEND", back.URL, 1)), config.Options{Env: func(name string) (string, bool) {
+	w.cfg, _, err = config.Parse(filepath.Join(dir, "routes.yaml"), []byte(strings.NewReplacer("BACKEND", back.URL, "REDIS", revokes(t)).Replace(agreeYAML)), config.Options{Env: func(name string) (string, bool) {
 		v, ok := env[name]
 		return v, ok
 	}})
@@ -206,12 +255,60 @@ func newWorld(t *testing.T, random *rand.Rand) *world {
 	if w.gateway, err = New(t.Context(), w.cfg, Options{Logger: slog.New(routeLog{slog.DiscardHandler, w.routes})}); err != nil {
 		t.Fatal(err)
 	}
-	w.front = httptest.NewServer(w.gateway)
+	w.front = httptest.NewUnstartedServer(w.gateway)
+	w.front.Config.Protocols = new(http.Protocols)
+	w.front.Config.Protocols.SetHTTP1(true)
+	w.front.Config.Protocols.SetUnencryptedHTTP2(true)
+	w.front.Start()
+	only2 := new(http.Protocols)
+	only2.SetUnencryptedHTTP2(true)
+	w.http2 = &http.Client{
+		Transport: &http.Transport{Protocols: only2, DisableCompression: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", w.front.Listener.Addr().String())
+		}},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 	t.Cleanup(func() {
+		w.http2.CloseIdleConnections()
 		w.front.Close()
 		_ = w.gateway.Close()
 	})
 	return w
+}
+
+// revokes starts a Redis in which the jti "gone" of every issuer is revoked.
+func revokes(t *testing.T) (address string) {
+	address = startRedis(t)
+	o, err := redis.ParseURL(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := redis.NewClient(o)
+	defer client.Close()
+	for _, issuer := range []string{"main", "other", "seed", "asked"} {
+		if err := client.Set(t.Context(), "revoked:jti:"+issuer+":gone", "1", 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return address
+}
+
+// opaque returns a token that nobody but the provider can read.
+func opaque(claims []byte) string { return "op-" + hex.EncodeToString(claims) }
+
+// answerIntrospection knows opaque tokens (RFC 7662).
+func answerIntrospection(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	said := map[string]any{"active": false}
+	text, err := hex.DecodeString(strings.TrimPrefix(r.FormValue("token"), "op-"))
+	if err == nil {
+		dec := json.NewDecoder(bytes.NewReader(text))
+		dec.UseNumber()
+		if dec.Decode(&said) == nil {
+			said["active"] = true
+		}
+	}
+	_ = json.NewEncoder(w).Encode(said)
 }
 
 // routeLog hands on the route of each request's log line.
@@ -243,6 +340,8 @@ func (w *world) claims(issuer string) map[string]any {
 	switch issuer {
 	case "MAIN":
 		c["iss"], c["aud"] = "https://main.example", pick[any](r, "api", []string{"web", "x"}, "api")
+	case "ASKED":
+		c["iss"] = "https://asked.example"
 	case "OTHER":
 		c["iss"], c["aud"], c["client_id"], c["jti"], c["level"] = "https://other.example", "any", "web", "j", pick[any](r, 2, 3, 3, "2", 1)
 	}
@@ -256,6 +355,7 @@ func (w *world) claims(issuer string) map[string]any {
 		func() { c["aud"] = pick[any](r, "elsewhere", []any{1}, nil, map[string]any{"a": "b"}) },
 		func() { c["iss"] = pick[any](r, "https://evil.example", 7, nil, "https://main.example/") },
 		func() { c["nonce"] = "n" },
+		func() { c["jti"] = pick(r, "gone", "gone", "there") },
 		func() { c["hero"] = pick[any](r, 7, "7", []int{7}, "8", nil, 7.0) },
 		func() { c["hero"], c["suspended"] = 7, pick[any](r, false, true, "false") },
 		func() { c["level"] = pick[any](r, 1, 2, "2", 1e30, json.Number("9007199254740993")) },
@@ -302,7 +402,7 @@ func (w *world) sign(key string, payload []byte) string {
 // target returns a host and path that routes match, or nearly.
 func (w *world) target() string {
 	r := w.random
-	path := pick(r, "/heroes/7", "/heroes/7", "/heroes/8", "/both/7", "/both/7", "/seed/", "/seed/", "/step/up", "/step/up", "/acts/deny", "/acts/some", "/maybe/7", "/report/7", "/report/7", "/open/x", "/open/", "/nothing", "/heroes", "/")
+	path := pick(r, "/heroes/7", "/heroes/7", "/heroes/8", "/both/7", "/both/7", "/seed/", "/seed/", "/step/up", "/step/up", "/acts/deny", "/acts/some", "/maybe/7", "/report/7", "/report/7", "/strict/7", "/asked/7", "/asked/7", "/asked/report/7", "/open/x", "/open/", "/nothing", "/heroes", "/")
 	if r.IntN(8) == 0 {
 		odd := pick(r, "/..", "/.", "//", "/%2e%2e", "/%2f", ";x", "/..;", "%25%32%65", "%00", "%5c", "/%2e", "%3f", "é", "%zz", "/a%20b", "%", "/7?x=%zz&y=1;2")
 		at := r.IntN(len(path) + 1)
@@ -333,6 +433,12 @@ func (w *world) request() (q Request, claims json.RawMessage, wire string) {
 	if r.IntN(20) == 0 {
 		q.Headers = append(q.Headers, pick(r, "Upgrade: h2c", "Upgrade: websocket", "Cookie: session=", "Authorization: Basic dTpw", "Authorization: Bearer"))
 	}
+	if r.IntN(10) == 0 {
+		q.Headers = append(q.Headers, pick(r, "Content-Length: 5", "Content-Length: 10", "Content-Length: 11", "Content-Length: 500"))
+	}
+	if r.IntN(10) == 0 {
+		q.Headers = append(q.Headers, pick(r, "Content-Type: application/grpc", "Content-Type: application/grpc+proto", "X-Other: x"))
+	}
 	if r.IntN(30) == 0 { // a preflight
 		q.Method, q.URL = "OPTIONS", pick(r, "api.example.com/heroes/7", "/heroes/7")
 		q.Headers = []string{"Origin: " + pick(r, "https://app.example", "https://evil.example"), "Access-Control-Request-Method: " + pick(r, "GET", "POST")}
@@ -341,6 +447,9 @@ func (w *world) request() (q Request, claims json.RawMessage, wire string) {
 		return q, nil, ""
 	}
 	signer := pick(r, "MAIN", "MAIN", "MAIN", "MAIN", "OTHER", "SEED")
+	if strings.Contains(q.URL, "asked") && r.IntN(5) > 0 {
+		signer = "ASKED"
+	}
 	claims, err := json.Marshal(w.claims(signer))
 	if err != nil {
 		w.t.Fatal(err)
@@ -350,9 +459,16 @@ func (w *world) request() (q Request, claims json.RawMessage, wire string) {
 		q.Token = pick(r, w.sign("NOBODY", claims), q.Token[:len(q.Token)-3], "a.b", "opaque", w.sign(signer, []byte(`{"iss":"https://main.example","iss":"x"}`)))
 		claims = nil
 	}
+	if signer == "ASKED" && r.IntN(5) > 0 {
+		q.Token, claims = opaque(claims), nil // what it says is seen by the provider alone
+	}
 	if r.IntN(20) == 0 {
 		q.Headers = append(q.Headers, "Authorization: Bearer "+q.Token) // a second one, in most cases
 		claims = nil
+	}
+	if r.IntN(10) == 0 { // the caller puts it somewhere
+		q.Headers = append(q.Headers, pick(r, "Authorization: Bearer ", "authorization: bearer ", "Cookie: session=", "Cookie: a=b; session=")+q.Token)
+		q.Token, claims = "", nil
 	}
 	return q, claims, ""
 }
@@ -394,12 +510,19 @@ func (w *world) serve(q Request) (status int, reason, route string, saw received
 			}
 		}
 	}
+	body := ""
+	if err == nil {
+		body = strings.Repeat("x", int(max(0, probe.ContentLength)))
+		if w.random.IntN(4) == 0 && sayable(probe, host, target) {
+			return w.serveHTTP2(probe, host, target, body)
+		}
+	}
 	conn, err := net.Dial("tcp", w.front.Listener.Addr().String())
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	defer conn.Close()
-	if _, err := io.WriteString(conn, text+"\r\n"); err != nil {
+	if _, err := io.WriteString(conn, text+"\r\n"+body); err != nil {
 		w.t.Fatal(err)
 	}
 	res, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: q.Method})
@@ -411,13 +534,54 @@ func (w *world) serve(q Request) (status int, reason, route string, saw received
 		return res.StatusCode, "", "", saw, false
 	}
 	route = <-w.routes
-	body, _ := io.ReadAll(res.Body)
+	told, _ := io.ReadAll(res.Body)
 	if res.StatusCode == http.StatusOK {
-		_ = json.Unmarshal(body, &saw)
+		_ = json.Unmarshal(told, &saw)
 		return 0, "", route, saw, true
 	}
 	var p problem
-	_ = json.Unmarshal(body, &p)
+	_ = json.Unmarshal(told, &p)
+	return res.StatusCode, string(p.Reason), route, saw, true
+}
+
+// sayable says whether net/http's client would send the request in HTTP/2 as it is.
+func sayable(r *http.Request, host, target string) bool {
+	return r.Method != "CONNECT" && r.Header["Connection"] == nil && r.Header["Upgrade"] == nil && !strings.HasPrefix(target, "//") &&
+		strings.Trim(host, "abcdefghijklmnopqrstuvwxyz.") == "" && strings.IndexFunc(target, func(c rune) bool { return c <= ' ' || c > '~' }) < 0
+}
+
+// serveHTTP2 is serve in HTTP/2, where gRPC has refusals of its own.
+func (w *world) serveHTTP2(probe *http.Request, host, target, body string) (status int, reason, route string, saw received, handled bool) {
+	w.t.Helper()
+	r := &http.Request{
+		Method: probe.Method, URL: &url.URL{Scheme: "http", Host: "h", Opaque: target}, Host: host, Header: probe.Header.Clone(),
+		ContentLength: int64(len(body)), Body: io.NopCloser(strings.NewReader(body)),
+	}
+	if body == "" {
+		r.Body = nil
+	}
+	res, err := w.http2.Do(r.WithContext(w.t.Context()))
+	if err != nil {
+		w.t.Fatalf("%s %s in HTTP/2: %v", r.Method, target, err)
+	}
+	defer res.Body.Close()
+	if res.Header.Get("X-Request-Id") == "" && res.StatusCode == http.StatusBadRequest {
+		return res.StatusCode, "", "", saw, false
+	}
+	route = <-w.routes
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if told := res.Header.Get("Gatehouse-Reason"); told != "" {
+		return answers[token.Reason(told)].status, told, route, saw, true
+	}
+	if res.StatusCode == http.StatusOK {
+		_ = json.Unmarshal(text, &saw)
+		return 0, "", route, saw, true
+	}
+	var p problem
+	_ = json.Unmarshal(text, &p)
 	return res.StatusCode, string(p.Reason), route, saw, true
 }
 
@@ -513,7 +677,7 @@ func TestExplainAndServeAgree(t *testing.T) {
 				fail("fresh", "%s", d)
 			}
 		}
-		if assumed != nil {
+		if assumed != nil && live.Reason != token.RevokedToken { // claims alone were never issued
 			if d := differs(assumed, status, reason, route, saw, head); d != "" {
 				fail("claims", "%s", d)
 			}
@@ -524,7 +688,7 @@ func TestExplainAndServeAgree(t *testing.T) {
 		outcomes[live.outcome()]++
 	}
 	for _, want := range []string{"forwarded", "reported", "answered", "bad_path", "bad_request", "no_route", "method_not_allowed", "missing_token", "invalid_token", "expired_token",
-		"insufficient_privileges", "insufficient_user_authentication", "policy_denied", "rate_limited", "header_too_large", "cross_origin", "net/http"} {
+		"insufficient_privileges", "insufficient_user_authentication", "policy_denied", "rate_limited", "header_too_large", "body_too_large", "revoked_token", "cross_origin", "net/http"} {
 		if outcomes[want] == 0 {
 			t.Errorf("AGREE_SEED=%d: no request met %s: %v", seed, want, outcomes)
 		}

@@ -70,7 +70,7 @@ func cpu(b *testing.B) time.Duration {
 }
 
 // startRedis starts a real server and returns its URL.
-func startRedis(b *testing.B) string {
+func startRedis(b testing.TB) string {
 	b.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
