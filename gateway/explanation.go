@@ -3,7 +3,6 @@ package gateway
 import (
 	"fmt"
 	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -120,13 +119,6 @@ var toldHeaders = []string{
 	"Access-Control-Allow-Origin", "Access-Control-Allow-Methods", "Access-Control-Allow-Headers", "Access-Control-Allow-Credentials", "Access-Control-Max-Age",
 }
 
-// looksLikeJWT finds what may be a token in a path, or in a header that a policy
-// reads, be it only the beginning of one that was cut.
-var looksLikeJWT = regexp.MustCompile(`eyJ[\w-]{8,}[\w.-]*`)
-
-// redactedToken stands where a token stood.
-var redactedToken = token.Raw{}.String()
-
 // redact takes out every token that came with the request.
 func (e *Explanation) redact(x *exchange) {
 	raw := ""
@@ -134,7 +126,7 @@ func (e *Explanation) redact(x *exchange) {
 		raw = x.found.raw.Reveal()
 	}
 	clean := func(s *string) {
-		*s = looksLikeJWT.ReplaceAllString(without(*s, raw), redactedToken)
+		*s = Redact(without(*s, raw))
 	}
 	for i := range e.Steps {
 		clean(&e.Steps[i].Found)
@@ -145,30 +137,6 @@ func (e *Explanation) redact(x *exchange) {
 		for i, h := range e.Forward.Headers { // an opaque token may be its own jti
 			e.Forward.Headers[i].Value = without(h.Value, raw)
 		}
-	}
-}
-
-// telling is how much of a token's beginning tells that it is one.
-const telling = 16
-
-// without returns text without the token raw, whole or cut short.
-func without(text, raw string) string {
-	if raw == "" {
-		return text
-	}
-	var b strings.Builder
-	for {
-		at := strings.Index(text, raw[:min(len(raw), telling)])
-		if at < 0 {
-			b.WriteString(text)
-			return b.String()
-		}
-		b.WriteString(text[:at])
-		b.WriteString(redactedToken)
-		for i := 0; i < len(raw) && at < len(text) && text[at] == raw[i]; i++ {
-			at++
-		}
-		text = text[at:]
 	}
 }
 

@@ -80,7 +80,7 @@ func (f *refusals) keep(x *exchange) {
 	e := x.explain.explanation(x)
 	e.cut()
 	// Cloned: what was read from a request would hold on to all of its bytes.
-	kept := func(s string) string { return looksLikeJWT.ReplaceAllString(strings.Clone(bounded(s)), redactedToken) }
+	kept := func(s string) string { return Redact(strings.Clone(bounded(s))) }
 	r := &RefusedRequest{
 		RequestID: kept(x.requestID), Time: x.start.UTC(), Route: e.Route, Method: kept(x.r.Method), Host: kept(x.r.Host), Path: kept(x.r.URL.EscapedPath()),
 		Client: x.client.String(), Status: e.Status, Reason: e.Reason, Detail: e.Detail, Explanation: e,
@@ -171,7 +171,7 @@ func (g *Gateway) explainRequest(w http.ResponseWriter, r *http.Request, s *snap
 	}
 	e, err := g.explain(r.Context(), s, q, func() error { return nil })
 	if err != nil {
-		bad(err.Error())
+		bad(Redact(err.Error()))
 		return
 	}
 	writeJSON(w, http.StatusOK, e)

@@ -150,6 +150,11 @@ defaults:
 			t.Errorf("%s: %d %s", body, status, text)
 		}
 	}
+	for _, body := range []string{`{"url":"/x","issuer":%q}`, `{"url":"/x","client":%q}`, `{"url":"/guarded","claims":%q}`, `{"method":%q,"url":"/x"}`, `{"url":"/x","headers":["Host: x","Host: %s"]}`, `{"url":%q}`} {
+		if _, text := b.ask("POST", "/explain", fmt.Sprintf(body, raw)); strings.Contains(text, raw[:30]) {
+			t.Errorf("%s: the token is shown: %s", body, text)
+		}
+	}
 	if kept := b.gateway.refusals.all(); len(kept) != 0 {
 		t.Errorf("an explanation is kept as a refusal: %+v", kept[0])
 	}

@@ -77,3 +77,16 @@ func TestRefusalsAreForOperators(t *testing.T) {
 	a := admin.do(t, "POST /explain", "Host: "+admin.listen, "Origin: https://evil.example", "Content-Length: 0")
 	a.is(t, http.StatusForbidden)
 }
+
+// Whoever gives a token where a file's name belongs finds no copy of it in the
+// output, which a CI system may keep.
+func TestTokenInPlaceOfItsFile(t *testing.T) {
+	t.Parallel()
+	config, raw := t.TempDir()+"/routes.yaml", newSigner(t, "ES256", "k").sign(t, claims{"sub": "alice"})
+	write(t, config, "routes:\n  - match: /\n    public: true\n    upstream: http://127.0.0.1:9\n")
+	for _, args := range [][]string{{"explain", "/", "--token-file", raw}, {"explain", "/", "--claims", raw}, {"explain", "/", "--client-ip", raw}, {"explain", "/", "--issuer", raw}, {"token", raw}, {"revoke", "--token-file", raw}} {
+		if status, out := command(t, "", append(args, "--config", config)...); status == 0 || strings.Contains(out, raw[:30]) {
+			t.Errorf("%s: status %d, %s", args[0], status, out)
+		}
+	}
+}

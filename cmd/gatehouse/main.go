@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gatehouse/gateway"
 	"gatehouse/gateway/config"
 )
 
@@ -49,7 +50,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	if err := root.ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(stderr, "gatehouse:", err)
+		fmt.Fprintln(stderr, "gatehouse:", gateway.Redact(err.Error())) // --token-file with the token itself, say
 		if errors.As(err, &unusable{}) {
 			return 2
 		}
