@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strconv"
 	"strings"
 	"time"
 
@@ -188,14 +189,14 @@ type (
 		XMLName  xml.Name     `xml:"testsuites"`
 		Tests    int          `xml:"tests,attr"`
 		Failures int          `xml:"failures,attr"`
-		Time     float64      `xml:"time,attr"`
+		Time     decimal      `xml:"time,attr"`
 		Suites   []junitSuite `xml:"testsuite"`
 	}
 	junitSuite struct {
 		Name     string      `xml:"name,attr"`
 		Tests    int         `xml:"tests,attr"`
 		Failures int         `xml:"failures,attr"`
-		Time     float64     `xml:"time,attr"`
+		Time     decimal     `xml:"time,attr"`
 		Cases    []junitCase `xml:"testcase"`
 	}
 	junitCase struct {
@@ -203,7 +204,7 @@ type (
 		Name    string        `xml:"name,attr"`
 		File    string        `xml:"file,attr"`
 		Line    int           `xml:"line,attr,omitempty"`
-		Time    float64       `xml:"time,attr"`
+		Time    decimal       `xml:"time,attr"`
 		Failure *junitFailure `xml:"failure"`
 	}
 	junitFailure struct {
@@ -212,11 +213,20 @@ type (
 	}
 )
 
+// decimal is a number of seconds as xs:decimal has it: without an exponent, which
+// readers that go by the schema refuse.
+type decimal float64
+
+// MarshalText implements encoding.TextMarshaler.
+func (d decimal) MarshalText() ([]byte, error) {
+	return strconv.AppendFloat(nil, float64(d), 'f', 6, 64), nil
+}
+
 // JUnit writes the report as JUnit's XML. The file itself is a suite with one
 // case, which fails with its faults.
 func (r CheckReport) JUnit(w io.Writer) error {
-	whole := junitCase{Class: r.File, Name: "configuration", File: r.File, Time: r.Took.Seconds()}
-	all := junitSuites{Tests: 1, Time: r.Took.Seconds()}
+	whole := junitCase{Class: r.File, Name: "configuration", File: r.File, Time: decimal(r.Took.Seconds())}
+	all := junitSuites{Tests: 1, Time: decimal(r.Took.Seconds())}
 	if len(r.Faults) > 0 {
 		whole.Failure, all.Failures = &junitFailure{r.Err().Error(), r.Faults.Error()}, 1
 	}
@@ -225,7 +235,7 @@ func (r CheckReport) JUnit(w io.Writer) error {
 	for i, tests := range suites {
 		s := junitSuite{Name: tests[0].Suite, Tests: len(tests), Failures: failed[i]}
 		for _, t := range tests {
-			c := junitCase{Class: t.Suite, Name: t.Name, File: t.File, Line: t.Line, Time: t.Took.Seconds()}
+			c := junitCase{Class: t.Suite, Name: t.Name, File: t.File, Line: t.Line, Time: decimal(t.Took.Seconds())}
 			if t.Problem != "" {
 				c.Failure = &junitFailure{t.Problem, strings.Join(append([]string{t.Pos.String() + ": " + t.Problem}, t.Steps...), "\n")}
 			}

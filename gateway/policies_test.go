@@ -143,3 +143,21 @@ tests:
 		t.Errorf("got %+v", r)
 	}
 }
+
+// JUnit's schemas have times as xs:decimal, which knows no exponent.
+func TestJUnitTimesAreDecimal(t *testing.T) {
+	var out strings.Builder
+	r := CheckReport{File: "routes.yaml", Tests: []TestResult{{Suite: "p", Name: "quick", Took: 1500}, {Suite: "p", Name: "slow", Took: 3 << 40}}, Took: 2}
+	if err := r.JUnit(&out); err != nil {
+		t.Fatal(err)
+	}
+	times := regexp.MustCompile(`time="([^"]*)"`).FindAllStringSubmatch(out.String(), -1)
+	if len(times) != 6 {
+		t.Errorf("%d times in %s", len(times), &out)
+	}
+	for _, time := range times {
+		if !regexp.MustCompile(`^\d+\.\d+$`).MatchString(time[1]) {
+			t.Errorf("%s is no xs:decimal", time[0])
+		}
+	}
+}

@@ -19,8 +19,8 @@ func checkCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		Long: `Check reads the configuration and everything that it names, as serve would,
 and connects to nothing. It prints every fault as file:line:column: message, and
-warnings for what is allowed but suspicious, and runs the tests of the policies
-that the routes name. The exit status is 0 without faults and failures.
+warnings for what is allowed but suspicious, and runs the file's own tests and
+those of the policies that its routes name. The exit status is 0 without faults and failures.
 
 With --watch it does so again, in milliseconds, whenever one of these files
 changes, until it is interrupted.

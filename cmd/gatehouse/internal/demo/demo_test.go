@@ -32,13 +32,13 @@ func TestOnce(t *testing.T) {
 	story := out.String()
 	for _, want := range []string{
 		"<- 201 Created ✓", "x-jwt-sub: admin2", "x-jwt-privileges: CREATE_HERO,ASSIGN_HERO", "x-jwt-email: admin2@example.com",
-		"<- 403 Forbidden ✓", "reason: insufficient_privileges",
+		"<- 403 Forbidden ✓", "reason: insufficient_privileges", "reason: policy_denied", "acr_values=\"urn:example:two-factors\"",
 		"<- 401 Unauthorized ✓", "reason: invalid_token", "reason: missing_token", "reason: expired_token", "reason: revoked_token",
 		"POST /seed/hero", "and the token (forward_token)",
 		"X_Jwt_Sub: root", "no x-jwt- header",
 		"<- 429 Too Many Requests ✓", "Retry-After: ",
 		"SET revoked:jti:main:",
-		"All 18 answers were the expected ones.",
+		"All 19 answers were the expected ones.",
 	} {
 		if !strings.Contains(story, want) {
 			t.Errorf("the story does not say %q", want)
@@ -60,7 +60,7 @@ func TestAGatewayThatLetsItHappenFailsTheDemo(t *testing.T) {
 	}
 	for _, tt := range []struct{ name, old, new, want string }{
 		{"privilege", "- CREATE_HERO\n    policy: heroes.create", "- ASSIGN_HERO\n    policy: anybody", "admin1, who may only ASSIGN_HERO, tries too: expected 403"},
-		{"public", "privileges: []    # any valid token", "public: true", "admin1 claims to be root in headers of its own: expected 200"},
+		{"public", "privileges: []    # any valid token\n    policy: heroes.read ", "public: true #", "admin1 claims to be root in headers of its own: expected 200"},
 		{"token kept", "forward_token: true", "forward_token: false", "threats-service asks heroes-service"},
 		{"limit", "burst: 5 ", "burst: 500 ", "admin1 asks more often than the limit per_user allows: expected 429"},
 		{"revocation", "    - jti\n", "", "the thief tries again: expected 401 revoked_token, but the status is 200"},

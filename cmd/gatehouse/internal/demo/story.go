@@ -90,6 +90,14 @@ func tell(ctx context.Context, t *teller, w *world) (tokens, error) {
 	t.play(ctx, answered(with(rename, "with the second factor it works", "admin2's new token", strong),
 		http.StatusOK, heroSaw("admin2", admin2.privileges, false)))
 
+	bob, _, err := w.provider.issue(account{name: "bob", email: "bob@example.com", privileges: []string{}}, time.Now())
+	if err != nil {
+		return tk, err
+	}
+	read := step{method: http.MethodGet, url: heroes + "/hero/1"}
+	t.play(ctx, refused(with(read, "bob, who neither works with heroes nor has one, looks at a hero: the policy heroes.read denies it", "bob's token, with no privileges", bob),
+		http.StatusForbidden, "policy_denied"))
+
 	seedCreate := create
 	seedCreate.url = w.gateway + "/seed/hero"
 	t.play(ctx, answered(with(seedCreate, "an older service signs {exp, privileges, iat} with node's jsonwebtoken; it has its own route",
@@ -125,7 +133,6 @@ func tell(ctx context.Context, t *teller, w *world) (tokens, error) {
 		return tk, err
 	}
 	tk.revoked = stolen
-	read := step{method: http.MethodGet, url: heroes + "/hero/1"}
 	t.play(ctx, answered(with(read, "a thief has a token of admin2's, and it works", "the stolen token", stolen),
 		http.StatusOK, heroSaw("admin2", admin2.privileges, false)))
 	if err := revoke(ctx, t, w, c); err != nil {
