@@ -20,6 +20,9 @@ func TestCatalogue(t *testing.T) {
 	if err := c.Check("CREATE_HEROS"); err == nil || !strings.Contains(err.Error(), `did you mean "CREATE_HERO"?`) {
 		t.Error(err)
 	}
+	if err := c.Check("SEDE"); err == nil || !strings.Contains(err.Error(), `did you mean "SEED"?`) { // two letters in each other's place
+		t.Error(err)
+	}
 	if got := c.Unused([]string{"SEED", "CREATE_HERO"}); len(got) != 1 || got[0].Name != "READ_HEROES" {
 		t.Errorf("unused: %v", got)
 	}

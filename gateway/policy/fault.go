@@ -37,7 +37,7 @@ func (fs Faults) Error() string {
 
 // didYouMean returns "; did you mean X?" for the name nearest to s, or "".
 func didYouMean(s string, names iter.Seq[string]) string {
-	best, least := "", max(1, len(s)/3)+1
+	best, least := "", max(1, min(2, len(s)/2), len(s)/3)+1
 	if len(s) > 100 { // the distance takes time in the square of the length
 		return ""
 	}
