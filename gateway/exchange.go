@@ -107,12 +107,7 @@ func (x *exchange) end() {
 		slog.Int64("bytes", x.w.bytes),
 		slog.Duration("duration", duration),
 	)
-	if x.signed != nil {
-		attrs = append(attrs, slog.String("issuer", x.signed.Issuer), slog.String("sub", bounded(x.signed.Claims.Get("sub").Text())))
-	}
-	if x.acting {
-		attrs = append(attrs, slog.String("actor", bounded(x.actor.String())))
-	}
+	attrs = x.caller(attrs)
 	if x.policy.Rule != "" {
 		attrs = append(attrs, slog.String("rule", x.policy.Rule))
 	}
@@ -142,6 +137,18 @@ func (x *exchange) end() {
 	if broke != nil || x.abort {
 		panic(http.ErrAbortHandler) // the client must see that the response is not whole
 	}
+}
+
+// caller appends who a log line says is calling: the token's subject, and who
+// acts in the subject's name.
+func (x *exchange) caller(attrs []slog.Attr) []slog.Attr {
+	if x.signed != nil {
+		attrs = append(attrs, slog.String("issuer", x.signed.Issuer), slog.String("sub", bounded(x.signed.Claims.Get("sub").Text())))
+	}
+	if x.acting {
+		attrs = append(attrs, slog.String("actor", bounded(x.actor.String())))
+	}
+	return attrs
 }
 
 // canonical refuses what must not be matched at all: methods and upgrades that
@@ -248,7 +255,8 @@ func (x *exchange) claimHeaders() (err error) {
 	}
 	if len(collisions) > 0 && x.dry == nil {
 		x.gateway.metrics.collisions.Add(float64(len(collisions)))
-		x.gateway.log.Warn("claims fold to one header name; neither is sent", "request_id", x.requestID, "issuer", x.verified.Issuer, "claims", bounded(strings.Join(collisions, " ")))
+		x.gateway.log.LogAttrs(x.r.Context(), slog.LevelWarn, "claims fold to one header name; neither is sent", append(x.caller(nil),
+			slog.String("request_id", x.requestID), slog.String("claims", bounded(strings.Join(collisions, " "))))...)
 	}
 	return err
 }

@@ -80,17 +80,13 @@ func (x *exchange) ends(ctx context.Context, err error) {
 // tell writes the line about the end of a token in use.
 func (x *exchange) tell(ctx context.Context, message string, err error) {
 	f := asRefusal(err)
-	attrs := []slog.Attr{
+	x.gateway.log.LogAttrs(ctx, slog.LevelInfo, message, append(x.caller(nil),
 		slog.String("request_id", x.requestID),
 		slog.String("trace_id", x.trace.id()),
 		slog.String("route", x.route.name),
-		slog.String("issuer", x.verified.Issuer),
-		slog.String("sub", bounded(x.verified.Claims.Get("sub").Text())),
-	}
-	if x.acting {
-		attrs = append(attrs, slog.String("actor", bounded(x.actor.String())))
-	}
-	x.gateway.log.LogAttrs(ctx, slog.LevelInfo, message, append(attrs, slog.String("reason", string(f.reason)), slog.String("detail", f.detail))...)
+		slog.String("reason", string(f.reason)),
+		slog.String("detail", f.detail),
+	)...)
 }
 
 // withdrawn says whether the token, which has that long to live, was revoked

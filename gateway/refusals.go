@@ -85,8 +85,8 @@ func (f *refusals) keep(x *exchange) {
 		RequestID: kept(x.requestID), Time: x.start.UTC(), Route: e.Route, Method: kept(x.r.Method), Host: kept(x.r.Host), Path: kept(x.r.URL.EscapedPath()),
 		Client: x.client.String(), Status: e.Status, Reason: e.Reason, Detail: e.Detail, Explanation: e,
 	}
-	if x.verified != nil {
-		r.Issuer, r.Subject = x.verified.Issuer, kept(x.verified.Claims.Get("sub").Text())
+	if x.signed != nil {
+		r.Issuer, r.Subject = x.signed.Issuer, kept(x.signed.Claims.Get("sub").Text())
 	}
 	if x.acting {
 		r.Actor = kept(x.actor.String())

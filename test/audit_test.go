@@ -284,3 +284,24 @@ func TestCommandsAndGatewayShareTheAuditLog(t *testing.T) {
 		t.Errorf("%d decisions and %d revocations of 3", d, r)
 	}
 }
+
+// Whatever line tells of a request says whose it is, and who acted.
+func TestEachLineSaysWhoActs(t *testing.T) {
+	t.Parallel()
+	g, _, _, p := startAdmin(t)
+	g.do(t, "GET /heroes/1", bearer(p.token(t, claims{"privileges": []string{"READ_HEROES"}, "act": claims{"sub": "helpdesk"}, "user_name": "a", "userName": "b"}))).is(t, http.StatusOK)
+	g.output.says(t, `"msg":"request"`)
+	seen := 0
+	for line := range strings.Lines(g.output.String()) {
+		if !strings.Contains(line, `"request_id"`) {
+			continue
+		}
+		seen++
+		if !strings.Contains(line, `"sub":"alice","actor":"helpdesk of `) {
+			t.Error(line)
+		}
+	}
+	if seen != 2 {
+		t.Errorf("%d lines, want that of the request and that of the claims which fold to one name", seen)
+	}
+}
