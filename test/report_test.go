@@ -318,6 +318,10 @@ func TestReportLetsLast(t *testing.T) {
 	}))
 	t.Cleanup(b.Close)
 	g := start(t, fill(`
+server:
+  ADDRESSES
+  audit:
+    file: audit.log
 redis:
   url: REDIS
 issuers:
@@ -346,5 +350,11 @@ routes:
 	}
 	r.do(t, "SET", "revoked:jti:main:one", "1", "EX", "600")
 	g.output.says(t, `"msg":"ended with its token"`)
+	eventually(t, "three records", func() bool { return len(g.audit(t, "decision")) == 3 })
+	for i, r := range g.audit(t, "decision") {
+		if want := []any{"allow", "allow", "end"}[i]; r["outcome"] != want || r["would_refuse"] != []any{nil, "expired_token", nil}[i] || r["reason"] != []any{nil, nil, "revoked_token"}[i] {
+			t.Errorf("record %d is %v", i, r)
+		}
+	}
 	g.cutOff = true
 }
