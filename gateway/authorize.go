@@ -58,7 +58,7 @@ func (f *foundToken) sameOrigin(r *http.Request) error {
 	if _, ok := f.source.(token.Cookie); !ok {
 		return nil
 	}
-	if r.Header["Upgrade"] != nil {
+	if r.Header["Upgrade"] != nil || overridden(r) != nil {
 		asPost := *r
 		asPost.Method = http.MethodPost
 		r = &asPost

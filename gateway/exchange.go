@@ -59,6 +59,7 @@ type exchange struct {
 func (g *Gateway) begin(s *snapshot, w http.ResponseWriter, r *http.Request) *exchange {
 	g.active.Add(1)
 	x := g.exchange(s, w, r)
+	x.w.last = endsDoubtfully(r)
 	if !x.trusted && r.Header["X-Forwarded-For"] != nil {
 		g.hintAtProxy.Do(func() {
 			g.log.Warn("X-Forwarded-For from a peer that is not in server.trusted_proxies is ignored; if a balancer stands in front, declare it, or all its clients share one address", "peer", r.RemoteAddr)
@@ -178,6 +179,15 @@ func (x *exchange) canonical() error {
 			return refuse(token.BadRequest, "the content-length %s is none", strconv.Quote(bounded(lengths[0]))) // net/http takes what it cannot read for 0
 		}
 	}
+	// The absolute form is for http and https, with a host and no user (RFC 9110
+	// §4.2); net/http takes GET x:80 for the URL 80 of a scheme x, and would send
+	// that on past every pattern.
+	switch u := x.r.URL; {
+	case u.Opaque != "" || u.User != nil || u.Scheme != "" && (u.Scheme != "http" && u.Scheme != "https" || u.Host == ""):
+		return refuse(token.BadRequest, "the request target %s is neither a path nor an http URL", strconv.Quote(bounded(x.r.RequestURI)))
+	case x.r.Host == "" && x.r.ProtoAtLeast(1, 1):
+		return refuse(token.BadRequest, "the host is empty")
+	}
 	if x.r.URL.Path == "" { // http://host without a path is that of its root (RFC 9112 §3.2.1)
 		x.r.URL.Path = "/"
 	}
@@ -204,6 +214,9 @@ func (x *exchange) match() error {
 		x.route, x.path = x.snapshot.routes[m.Index], m.Path
 	}
 	x.explain.matched(x)
+	if err == nil {
+		err = x.sameForOverrides()
+	}
 	return err
 }
 
@@ -338,7 +351,8 @@ func bounded(s string) string {
 type recorder struct {
 	http.ResponseWriter
 	strip  *inject.Rules
-	status int // 0 until the final status is written
+	last   bool // no request may follow on the connection
+	status int  // 0 until the final status is written
 	bytes  int64
 }
 
@@ -352,6 +366,7 @@ func (w *recorder) WriteHeader(status int) {
 		w.strip.Response(w.Header())
 	} else if w.status == 0 {
 		w.status = status
+		w.close()
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
@@ -360,10 +375,17 @@ func (w *recorder) WriteHeader(status int) {
 func (w *recorder) Write(p []byte) (int, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
+		w.close()
 	}
 	n, err := w.ResponseWriter.Write(p)
 	w.bytes += int64(n)
 	return n, err
+}
+
+func (w *recorder) close() {
+	if w.last {
+		w.Header()["Connection"] = []string{"close"}
+	}
 }
 
 // Hijack is how httputil answers 101.

@@ -10,13 +10,13 @@ import (
 	"time"
 )
 
-// Bounds of a client's connection. net/http answers a larger header with a
-// plain 431 before any handler.
-const (
-	readHeaderTimeout = 10 * time.Second
-	clientIdleTimeout = 120 * time.Second
-	maxRequestHeader  = 64 << 10
-)
+// maxRequestHeader bounds a request's header. net/http answers a larger one
+// with a plain 431 before any handler.
+const maxRequestHeader = 64 << 10
+
+// backReadTimeout bounds a request to the status and admin listeners: bodies
+// are small there, and nobody has shown yet who sends them.
+const backReadTimeout = 10 * time.Second
 
 // Bounds of HTTP/2 on a client's connection. net/http starts no more handlers
 // at a time than there may be streams, however fast these are reset
@@ -26,7 +26,6 @@ const (
 	maxUnreadBytes   = 1 << 20
 	http2Silence     = time.Minute      // then the client is asked whether it is there
 	http2PingTimeout = 15 * time.Second // for its answer
-	http2WriteStall  = 30 * time.Second // in which not one byte could be written
 )
 
 // Serve answers requests until ctx ends, then drains: readiness goes false,
@@ -60,10 +59,15 @@ func (g *Gateway) Serve(ctx context.Context, listener, status net.Listener) (err
 	alive, kill := context.WithCancel(context.WithoutCancel(ctx))
 	defer kill()
 	front := g.server(g, alive)
+	front.ConnContext, front.ConnState = framingContext, entered
+	callers := &connections{
+		Listener: listener, metrics: g.metrics, writeTimeout: server.WriteTimeout, secure: server.TLS != nil,
+		most: func() int { return g.current.Load().config.Server.MaxConnections },
+	}
 	failed := make(chan error, 3)
 	front.Protocols.SetHTTP2(true)
 	front.Protocols.SetUnencryptedHTTP2(true) // by prior knowledge (RFC 9113 §3.3); an upgrade to it is refused
-	go func() { failed <- g.accept(front, listener, func(s *snapshot) *frontTLS { return s.tls }) }()
+	go func() { failed <- g.accept(front, callers, func(s *snapshot) *frontTLS { return s.tls }) }()
 	listening := []any{"listen", listener.Addr().String()}
 	for _, side := range []struct {
 		name     string
@@ -78,7 +82,7 @@ func (g *Gateway) Serve(ctx context.Context, listener, status net.Listener) (err
 			continue
 		}
 		back := g.server(side.handler, alive)
-		back.ReadTimeout = readHeaderTimeout // bodies are small here, and nobody has shown yet who sends them
+		back.ReadTimeout = backReadTimeout
 		go func() { failed <- g.accept(back, side.listener, side.tls) }()
 		defer func() { _ = back.Close() }()
 		listening = append(listening, side.name, side.listener.Addr().String())
@@ -109,6 +113,7 @@ func (g *Gateway) accept(server *http.Server, l net.Listener, of func(*snapshot)
 }
 
 func (g *Gateway) server(h http.Handler, alive context.Context) *http.Server {
+	server := g.current.Load().config.Server
 	protocols := &http.Protocols{}
 	protocols.SetHTTP1(true)
 	return &http.Server{
@@ -119,12 +124,12 @@ func (g *Gateway) server(h http.Handler, alive context.Context) *http.Server {
 			MaxReceiveBufferPerStream:     maxUnreadBytes,
 			SendPingTimeout:               http2Silence,
 			PingTimeout:                   http2PingTimeout,
-			WriteByteTimeout:              http2WriteStall,
+			WriteByteTimeout:              server.WriteTimeout,
 			CountError:                    func(word string) { g.metrics.http2Errors.WithLabelValues(word).Inc() },
 		},
 		Handler:           h,
-		ReadHeaderTimeout: readHeaderTimeout,
-		IdleTimeout:       clientIdleTimeout,
+		ReadHeaderTimeout: server.ReadHeaderTimeout,
+		IdleTimeout:       server.IdleTimeout,
 		MaxHeaderBytes:    maxRequestHeader,
 		ErrorLog:          g.errorLog,
 		// OPTIONS * is no exception: net/http would answer it past the gateway.

@@ -33,6 +33,10 @@ type metrics struct {
 	auditErrors, adminRefusals prometheus.Counter
 	certificates               *prometheus.CounterVec // file, outcome
 	http2Errors                *prometheus.CounterVec // error
+
+	connections        *prometheus.GaugeVec   // state
+	connectionsRefused prometheus.Counter     // over server.max_connections
+	connectionTimeouts *prometheus.CounterVec // phase
 }
 
 func newMetrics(cache *issuer.Cache) *metrics {
@@ -87,6 +91,18 @@ func newMetrics(cache *issuer.Cache) *metrics {
 			Name: "gatehouse_http2_errors_total",
 			Help: "Mistakes of clients in HTTP/2, by net/http's words for them.",
 		}, []string{"error"}),
+		connections: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "gatehouse_connections",
+			Help: "Open connections of clients by state: new (no request yet), active, idle, upgraded.",
+		}, []string{"state"}),
+		connectionsRefused: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "gatehouse_connections_refused_total",
+			Help: "Connections that were closed at once since server.max_connections were open.",
+		}),
+		connectionTimeouts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "gatehouse_connection_timeouts_total",
+			Help: "Connections of clients that were too slow, by what was waited for: handshake, headers, body (of a refused request), response (to be taken), idle (the next request).",
+		}, []string{"phase"}),
 	}
 	entries := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "gatehouse_token_cache_entries",
@@ -105,6 +121,7 @@ func newMetrics(cache *issuer.Cache) *metrics {
 	}
 	m.registry.MustRegister(entries, bytes, lookups("hit", cache.Hits), lookups("miss", cache.Misses))
 	m.registry.MustRegister(m.requests, m.durations, m.wouldRefuse, m.fetches, m.fallbacks, m.logouts, m.collisions, m.reloads, m.certificates, m.http2Errors, m.auditErrors, m.adminRefusals,
+		m.connections, m.connectionsRefused, m.connectionTimeouts,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

@@ -33,6 +33,9 @@ func (g *Gateway) Reload(ctx context.Context, cfg *config.Config) error {
 	if was, is := old.config.Server, cfg.Server; (was.TLS == nil) != (is.TLS == nil) || (was.AdminAuth.TLS == nil) != (is.AdminAuth.TLS == nil) {
 		g.log.Warn("TLS cannot come or go by a reload; restart to switch it", "tls", was.TLS != nil, "new_tls", is.TLS != nil, "admin_tls", was.AdminAuth.TLS != nil, "new_admin_tls", is.AdminAuth.TLS != nil)
 	}
+	if was, is := old.config.Server, cfg.Server; was.ReadHeaderTimeout != is.ReadHeaderTimeout || was.IdleTimeout != is.IdleTimeout || was.WriteTimeout != is.WriteTimeout {
+		g.log.Warn("the timeouts of server cannot change by a reload; restart to use the new ones")
+	}
 	s.refreshFiles()
 	g.start(ctx, s, old)
 	g.current.Store(s)

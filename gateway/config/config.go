@@ -43,6 +43,11 @@ type Server struct {
 	Admin          string         // host:port of the admin listener; empty: off
 	AdminAuth      AdminAuth
 	Audit          *Audit // nil: decisions are not audited
+
+	MaxConnections    int           // of clients at a time
+	ReadHeaderTimeout time.Duration // for a TLS handshake, and for a request's headers
+	IdleTimeout       time.Duration // between two requests
+	WriteTimeout      time.Duration // in which a client must take what is written to it
 }
 
 // AdminAuth says who may use the admin listener.

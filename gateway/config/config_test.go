@@ -146,7 +146,7 @@ func TestDefaults(t *testing.T) {
 	cfg.source = source{}
 	equal(t, "the configuration", cfg, &Config{
 		Version:   1,
-		Server:    Server{Listen: ":8080"},
+		Server:    Server{Listen: ":8080", MaxConnections: 20_000, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, WriteTimeout: 30 * time.Second},
 		Issuers:   map[string]*Issuer{"main": main},
 		Headers:   Headers{Prefix: "x-jwt-", MaxBytes: 8192},
 		Limits:    map[string]*Limit{},
@@ -259,6 +259,7 @@ func TestWhole(t *testing.T) {
 			Certificates: []Certificate{{"testdata/ok/tls/api.pem", "testdata/ok/tls/api.key"}, {"/etc/gatehouse/other.pem", "/etc/gatehouse/other.key"}},
 			ClientCAFile: "testdata/ok/tls/clients.pem", ClientAuth: "request", MinVersion: "1.3",
 		},
+		MaxConnections: 5000, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, WriteTimeout: 20 * time.Second,
 	})
 	equal(t, "redis", cfg.Redis, Redis{"rediss://user:password@redis.example.com:6380/2", "gatehouse", "secret", "testdata/ok/redis.pem", 3})
 	equal(t, "revocation", cfg.Revocation, Revocation{Check: []string{"jti", "sid", "sub"}, Mode: "replica", Sync: "poll", PollInterval: 2 * time.Second, MaxStale: time.Minute, OnError: "allow"})

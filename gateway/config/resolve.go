@@ -64,7 +64,13 @@ func (r *reader) config(f *fileConfig) *Config {
 }
 
 func (r *reader) server(f *fileServer) Server {
-	s := Server{Listen: ":8080", TLS: r.tls("server.tls", &f.TLS)}
+	s := Server{
+		Listen: ":8080", TLS: r.tls("server.tls", &f.TLS),
+		MaxConnections:    or(f.MaxConnections, 20_000),
+		ReadHeaderTimeout: or(f.ReadHeaderTimeout, 10*time.Second),
+		IdleTimeout:       or(f.IdleTimeout, 2*time.Minute),
+		WriteTimeout:      or(f.WriteTimeout, 30*time.Second),
+	}
 	if r.ok("server.listen") {
 		s.Listen = f.Listen.String()
 	}

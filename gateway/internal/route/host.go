@@ -1,9 +1,12 @@
 package route
 
-import "strings"
+import (
+	"strconv"
+	"strings"
+)
 
 // CanonicalHost returns a request's host as patterns are matched against it:
-// lower-cased and without one trailing dot; a port stays. ok is false for a
+// lower-cased and without one trailing dot; a port stays, unless it is empty. ok is false for a
 // host with bytes that no host has (RFC 3986 §3.2.2 less userinfo): what a
 // backend would make of a@b or a,b nobody knows.
 func CanonicalHost(host string) (canonical string, ok bool) {
@@ -13,10 +16,11 @@ func CanonicalHost(host string) (canonical string, ok bool) {
 	name, port, bracket := host, "", strings.LastIndexByte(host, ']')
 	if i := strings.LastIndexByte(host, ':'); i > bracket {
 		name, port = host[:i], host[i:]
-		for _, c := range []byte(port[1:]) {
-			if c < '0' || c > '9' {
-				return "", false
-			}
+		if _, err := strconv.ParseUint("0"+port[1:], 10, 16); err != nil {
+			return "", false
+		}
+		if port == ":" { // RFC 3986 §6.2.3
+			port = ""
 		}
 	}
 	name = strings.TrimSuffix(name, ".")
