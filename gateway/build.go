@@ -77,7 +77,7 @@ func (b *builder) build() (*snapshot, error) {
 	}
 	patterns := make([]route.Pattern, len(b.cfg.Routes))
 	for i, c := range b.cfg.Routes {
-		patterns[i] = route.Pattern{Methods: c.Match.Methods, Host: c.Match.Host, Path: c.Match.Path, EncodedSlash: c.EncodedSlash}
+		patterns[i] = route.Pattern{Methods: c.Match.Methods, Host: c.Match.Host, Path: c.Match.Path, EncodedSlash: c.EncodedSlash, IgnoreCase: c.IgnoreCase}
 	}
 	var errs []error
 	s.table, errs = route.New(patterns)

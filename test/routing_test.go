@@ -133,6 +133,9 @@ func TestTrickyPathsAreRefused(t *testing.T) {
 		// Path parameters, which Java's servers cut off before they resolve dots.
 		"/public/..;/admin/x", "/public/..;a=b/admin/x", "/public/.;/x", "/public/;/x", "/public/;a/x", "/public/..%3b/admin/x", "/public/%2e%2e;/admin/x",
 		"/public/..%3B/admin/x",
+		// Overlong UTF-8, and dots and spaces that Windows drops.
+		"/public/%c0%ae%c0%ae/admin/x", "/public/%e0%80%ae%e0%80%ae/x", "/public/%f0%80%80%af", "/public/%f8%80%80%80%af", "/public/...%2e/x", "/public/%20/x", "/admin./x", "/admin%20/x",
+		"/admin%2e/x", "/admin.%20./x", "/public./x",
 		// Encoded twice.
 		"/public/%252e%252e/admin/x", "/public/%252e/x", "/public/.%252e/admin/x", "/public/%25%32%65%25%32%65/admin/x", "/public/%252%65%252%65/admin/x", "/public/%25%32e%25%32e/admin/x", "/public/%252e%252e%252fadmin/x", "/public/..%252fadmin/x",
 		"/public/..%255cadmin/x", "/public/%%32%65%%32%65/admin/x",
@@ -341,4 +344,42 @@ routes:
 	if b.count() != before {
 		t.Errorf("the backend got %s", b.last(t).line())
 	}
+}
+
+// TestLettersOfAnotherCase: where the backend does not tell cases apart, no
+// spelling of a protected path falls to a less protected route.
+func TestLettersOfAnotherCase(t *testing.T) {
+	t.Parallel()
+	p, b := newIDP(t), newBackend(t)
+	g := start(t, fill(`
+issuers:
+  main:
+    issuer: IDP
+    audiences: [https://heroes.example]
+routes:
+  - match: GET /Admin/{id}/Keys
+    privileges: []
+    ignore_case: true
+    strip_prefix: /Admin
+    upstream: BACKEND
+  - match: /{rest...}
+    public: true
+    upstream: BACKEND
+`, "IDP", p.URL, "BACKEND", b.URL))
+	spellings := []string{"/Admin/Bob/Keys", "/admin/Bob/keys", "/ADMIN/Bob/KEYS", "/%61dmin/Bob/%4Beys", "/admin/Bob/%E2%84%AAeys"}
+	for _, path := range spellings {
+		g.do(t, "GET "+path).refused(t, http.StatusUnauthorized, "missing_token")
+	}
+	for _, path := range []string{"/admin;/Bob/keys", "/ADMIN./Bob/keys", "/ADMIN/Bob/keys%20", "/%2561dmin/Bob/keys", "/x;/Bob/../keys"} {
+		g.do(t, "GET "+path).refused(t, http.StatusBadRequest, "bad_path")
+	}
+	b.untouched(t)
+	for _, path := range spellings {
+		g.do(t, "GET "+path, bearer(p.token(t))).is(t, http.StatusOK)
+		_, rest, _ := strings.Cut(path[1:], "/")
+		if got, want := b.last(t).line(), "GET /"+rest+" HTTP/1.1"; got != want {
+			t.Errorf("%s: the backend got %s, want %s", path, got, want)
+		}
+	}
+	g.do(t, "GET /admin").is(t, http.StatusOK)
 }

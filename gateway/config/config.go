@@ -301,6 +301,7 @@ type Route struct {
 	StripPrefix  string // without a trailing slash
 	ForwardToken bool
 	EncodedSlash bool // encoded_slash: allow
+	IgnoreCase   bool // the match is compared without regard to the case of letters in the path
 	Timeout      time.Duration
 	IdleTimeout  time.Duration
 	// CloseOnExpiry ends what outlives its token; means nothing on public routes.

@@ -328,7 +328,7 @@ func TestWhole(t *testing.T) {
 		Issuers: []*Issuer{main}, All: []string{"CREATE_HERO"}, Limits: []*Limit{perUser, perIP}, Upstream: heroes,
 		Policy: "whole", Delegation: Delegation{Actors: []Actor{{"", "helpdesk"}, {"https://other.example.com", "batch"}}},
 		StepUp:      StepUp{[]string{"gold", "silver"}, []string{"otp"}, []string{"hwk", "swk"}, 5 * time.Minute},
-		StripPrefix: "/heroes-service", ForwardToken: true, EncodedSlash: true, Timeout: time.Minute, IdleTimeout: time.Hour, CloseOnExpiry: true, Mode: "enforce",
+		StripPrefix: "/heroes-service", ForwardToken: true, EncodedSlash: true, IgnoreCase: true, Timeout: time.Minute, IdleTimeout: time.Hour, CloseOnExpiry: true, Mode: "enforce",
 		MaxBody: 10 << 20, AddPrefix: "/v2", RewriteHost: "heroes.internal:8080",
 		RequestHeaders:  HeaderEdits{Set: map[string]string{"X-Tenant": "blue"}, Add: map[string]string{"Accept-Language": "en"}, Remove: []string{"User-Agent"}},
 		ResponseHeaders: HeaderEdits{Remove: []string{"Server"}},
@@ -556,7 +556,7 @@ func TestPositions(t *testing.T) {
 			t.Errorf("%s is at %v: %q, want %q", path, p, got, want)
 		}
 	}
-	equal(t, "the fault", cfg.Faultf("routes[3].upstream", "is %s", "down").Error(), "testdata/ok/whole.yaml:257:15: is down")
+	equal(t, "the fault", cfg.Faultf("routes[3].upstream", "is %s", "down").Error(), "testdata/ok/whole.yaml:258:15: is down")
 	equal(t, "the position in no file", new(Config).At("routes[0]"), Pos{})
 }
 

@@ -219,6 +219,7 @@ type fileRoute struct {
 	StripPrefix  string        `yaml:"strip_prefix" doc:"whole segments of the path that the backend does not see"`
 	ForwardToken bool          `yaml:"forward_token" doc:"true: the backend receives the token, too"`
 	EncodedSlash string        `yaml:"encoded_slash" enum:"refuse,allow" doc:"allow: a path may hold %2f inside a segment; default refuse"`
+	IgnoreCase   bool          `yaml:"ignore_case" doc:"true: the backend takes /Heroes for /heroes, and so the match does, too"`
 	Timeout      time.Duration `yaml:"timeout" doc:"how long the backend may take until the headers of its answer"`
 	IdleTimeout  time.Duration `yaml:"idle_timeout" doc:"how long bodies may be silent between two bytes"`
 

@@ -35,6 +35,7 @@ func (r *reader) routes(files []fileRoute, c *Config) {
 			Upstream:     r.upstream(path+".upstream", f.Upstream, c.Upstreams, bare),
 			ForwardToken: f.ForwardToken,
 			EncodedSlash: f.EncodedSlash == "allow",
+			IgnoreCase:   f.IgnoreCase,
 			MaxBody:      or(int64(f.MaxBody), c.Defaults.MaxBody),
 			Timeout:      or(f.Timeout, c.Defaults.Timeout),
 			IdleTimeout:  or(f.IdleTimeout, c.Defaults.IdleTimeout),

@@ -36,7 +36,9 @@ func (c *Config) warnings() []Fault {
 			}
 		}
 	}
-	c.warnFalls(warn)
+	hosts := c.trees()
+	c.warnFalls(hosts, warn)
+	c.warnMoved(hosts, warn)
 	_ = w.Err() // sorts
 	return w
 }
@@ -72,16 +74,9 @@ func (c *Config) warnUnused(warn func(path, format string, args ...any)) {
 // warnFalls warns where another method of a protected path falls to a route
 // that asks for less: GET /heroes is protected, and POST /heroes is answered
 // by a public /{rest...}.
-func (c *Config) warnFalls(warn func(path, format string, args ...any)) {
-	hosts := map[string]*tree{}
+func (c *Config) warnFalls(hosts map[string]*tree, warn func(path, format string, args ...any)) {
 	methods := []string{"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"}
-	for n, r := range c.Routes {
-		t := hosts[r.Match.Host]
-		if t == nil {
-			t = &tree{}
-			hosts[r.Match.Host] = t
-		}
-		t.add(shape(r.Match.Path), n)
+	for _, r := range c.Routes {
 		for _, m := range r.Match.Methods {
 			if !slices.Contains(methods, m) {
 				methods = append(methods, m)
@@ -115,15 +110,80 @@ func (c *Config) warnFalls(warn func(path, format string, args ...any)) {
 		}
 	}
 	for to, from := range fallen {
-		more := ""
-		if len(from) > 3 {
-			more = fmt.Sprintf(" and %d more", len(from)-3)
-			from = from[:3]
-		}
 		at := index("routes", to)
-		warn(at+".match", "%s, which asks for %s, answers other methods of better protected paths: %s%s; give those methods routes of their own, or leave the method out of the protected match",
-			at, [...]string{"nothing", "a token only if there is one", "any valid token"}[c.Routes[to].strength()], strings.Join(from, ", "), more)
+		warn(at+".match", "%s, which asks for %s, answers other methods of better protected paths: %s; give those methods routes of their own, or leave the method out of the protected match",
+			at, demands[c.Routes[to].strength()], some(from))
 	}
+}
+
+// trees returns the routes of each host by their paths.
+func (c *Config) trees() map[string]*tree {
+	hosts := map[string]*tree{}
+	for n, r := range c.Routes {
+		if hosts[r.Match.Host] == nil {
+			hosts[r.Match.Host] = &tree{}
+		}
+		hosts[r.Match.Host].add(shape(r.Match.Path), n)
+	}
+	return hosts
+}
+
+// move is what routes of one host do to a path on its way to one upstream.
+type move struct {
+	upstream   *Upstream
+	host       string
+	strip, add string
+}
+
+func (r *Route) move() move { return move{r.Upstream, r.Match.Host, r.StripPrefix, r.AddPrefix} }
+
+// warnMoved warns where a route reaches a better protected path of the same
+// upstream by its strip_prefix or add_prefix: /admin is protected, and
+// /public/admin becomes /admin.
+func (c *Config) warnMoved(hosts map[string]*tree, warn func(path, format string, args ...any)) {
+	moves := map[*Upstream][]move{}
+	for _, r := range c.Routes {
+		if !slices.Contains(moves[r.Upstream], r.move()) {
+			moves[r.Upstream] = append(moves[r.Upstream], r.move())
+		}
+	}
+	reached := map[int][]string{}
+	for n, r := range c.Routes {
+		own := r.move()
+		at := index("routes", n) + ".match"
+		seen := own.add + strings.TrimPrefix(r.Match.Path, own.strip) // by the upstream
+		for _, m := range moves[r.Upstream] {
+			path, ok := strings.CutPrefix(seen, m.add)
+			if m.strip == own.strip && m.add == own.add || !ok || !strings.HasPrefix(path, "/") {
+				continue // of routes with one move the most specific wins
+			}
+			method := "GET"
+			if len(r.Match.Methods) > 0 {
+				method = r.Match.Methods[0]
+			}
+			to := hosts[m.host].find(shape(m.strip+path), method, c.Routes)
+			if to < 0 || c.Routes[to].move() != m || c.Routes[to].strength() >= r.strength() {
+				continue
+			}
+			reached[to] = append(reached[to], fmt.Sprintf("%s (line %d)", c.quote(at, r.Match.Host+r.Match.Path), c.At(at).Line))
+		}
+	}
+	for to, from := range reached {
+		at := index("routes", to)
+		warn(at+".match", "%s, which asks for %s, leads by strip_prefix or add_prefix to what better protected paths lead to: %s; give what is public a path of its own at the upstream",
+			at, demands[c.Routes[to].strength()], some(from))
+	}
+}
+
+// demands are what routes ask for, by their strength.
+var demands = [...]string{"nothing", "a token only if there is one", "any valid token"}
+
+// some names the first few of a list.
+func some(list []string) string {
+	if n := len(list) - 3; n > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(list[:3], ", "), n)
+	}
+	return strings.Join(list, ", ")
 }
 
 // strength orders routes by what they ask for.

@@ -91,7 +91,7 @@ func (p Pattern) pathMisses(segments []string) (why string, off int) {
 			literal = want[i]
 		}
 		wild := strings.HasPrefix(want[i], "{")
-		if wild && got != "" || !wild && got == literal {
+		if wild && got != "" || !wild && (got == literal || p.IgnoreCase && foldSegment(segments[i]) == foldSegment(want[i])) {
 			continue
 		}
 		if off++; off > 1 || !wild && !alike(got, literal) {

@@ -3,6 +3,7 @@ package route
 import (
 	"fmt"
 	"net/url"
+	"regexp"
 	"strings"
 )
 
@@ -16,7 +17,7 @@ func badPath(format string, args ...any) *BadPath { return &BadPath{fmt.Sprintf(
 // pathFacts are what the gate saw while it read a path.
 type pathFacts struct {
 	encodedSlash bool // %2f: stays in its segment here, a separator to many a backend
-	ambiguous    bool // ; ? # %25hh in any encoding: some backends cut there or decode once more
+	ambiguous    bool // ; ? # %25hh in any encoding, or a dot or space at a segment's end: some backends cut there or decode once more
 }
 
 // inspect refuses an escaped path that backends are known to read in different
@@ -29,7 +30,11 @@ func inspect(path string) (pathFacts, error) {
 	}
 	// dots counts the leading dots of the segment at hand, -1 once it holds anything else.
 	dots, empty := 0, true
+	var before byte // the last of the segment
 	endSegment := func(last bool) error {
+		if !empty && (before == '.' || before == ' ') {
+			facts.ambiguous = true
+		}
 		switch {
 		case empty && !last:
 			return badPath("it has an empty segment (//)")
@@ -51,6 +56,10 @@ func inspect(path string) (pathFacts, error) {
 				return facts, badPath("it has %%00")
 			case 0xc0, 0xc1:
 				return facts, badPath("it has %%%02x, which no UTF-8 has: an overlong slash or dot to some decoders", c)
+			case 0xe0, 0xf0, 0xf8, 0xfc:
+				if next, ok := unescape(path[i+3:]); ok && 0x80 <= next && next < overlong[c] {
+					return facts, badPath("it has %%%02x%%%02x, which no UTF-8 has: an overlong slash or dot to some decoders", c, next)
+				}
 			case '\\':
 				return facts, badPath("it has %%5c, a backslash, which some backends take for a slash")
 			case '%':
@@ -78,10 +87,22 @@ func inspect(path string) (pathFacts, error) {
 		} else {
 			dots = -1
 		}
-		empty = false
+		empty, before = false, c
 		i += size
 	}
 	return facts, endSegment(true)
+}
+
+// overlong is where the second byte of each form begins that is not longer than
+// what it stands for (RFC 3629 §3, and RFC 2279 §2 for the last two).
+var overlong = map[byte]byte{0xe0: 0xa0, 0xf0: 0x90, 0xf8: 0x88, 0xfc: 0x84}
+
+// unescape returns the byte that s begins with an escape of.
+func unescape(s string) (byte, bool) {
+	if len(s) < 3 || s[0] != '%' || !isHex(s[1]) || !isHex(s[2]) {
+		return 0, false
+	}
+	return unhex(s[1])<<4 | unhex(s[2]), true
 }
 
 // maxDecodings is how often a path may be decoded again before it is refused:
@@ -89,8 +110,9 @@ func inspect(path string) (pathFacts, error) {
 const maxDecodings = 3
 
 // readings returns the other paths that a backend may make of an ambiguous
-// one: segments cut at ; (path parameters, as Java's servlets do), all cut at
-// an encoded ? or #, decoded once more, and combinations.
+// one: segments cut at ; (path parameters, as Java's servlets do) or without
+// the dots and spaces at their ends (as Windows' file systems do), all cut at an
+// encoded ? or #, decoded once more, and combinations.
 func readings(path string) ([]string, error) {
 	var all []string
 	for range maxDecodings {
@@ -98,7 +120,9 @@ func readings(path string) ([]string, error) {
 		if i := strings.IndexAny(strings.NewReplacer("%3f", "???", "%3F", "???", "%23", "???").Replace(path), "?"); i >= 0 {
 			end = path[:i]
 		}
-		all = append(all, cutParameters(path), end, cutParameters(end))
+		for _, cut := range []string{path, cutParameters(path), end, cutParameters(end)} {
+			all = append(all, cut, trimEnds(cut))
+		}
 		again, ok := decodeAgain(path)
 		if !ok {
 			return all, nil
@@ -126,6 +150,12 @@ func cutParameters(path string) string {
 	}
 	return b.String()
 }
+
+// ends are the dots and spaces at the end of a segment, and what follows it.
+var ends = regexp.MustCompile(`(?:\.|%2[eE]|%20)+(/|%2[fF]|$)`)
+
+// trimEnds drops dots and spaces from the end of each segment.
+func trimEnds(path string) string { return ends.ReplaceAllString(path, "$1") }
 
 // decodeAgain returns what one who decodes twice reads: every escape decoded,
 // with those that this brings forth (%252e, but also %25%32%65) left as

@@ -14,6 +14,7 @@ type Pattern struct {
 	Host         string   // lower case, without a port; empty: every host
 	Path         string   // with {name}, {name...} and {$}
 	EncodedSlash bool     // whether %2f may stand inside a segment
+	IgnoreCase   bool     // whether other cases of the path's letters are this pattern's, too
 }
 
 // Match is what a request was found to be for.
@@ -35,6 +36,7 @@ func (e *MethodNotAllowed) Error() string { return "method not allowed; allowed 
 // Table maps requests to patterns. It is immutable and safe for concurrent use.
 type Table struct {
 	mux      *http.ServeMux
+	folded   *http.ServeMux // of the patterns with their letters folded; nil unless one of them ignores case
 	patterns []Pattern
 }
 
@@ -50,12 +52,13 @@ func New(patterns []Pattern) (*Table, []error) {
 			methods = []string{""}
 		}
 		for _, method := range methods {
-			if err := t.register(method, i); err != nil {
+			if err := register(t.mux, method, p.Host+p.Path, i); err != nil {
 				errs[i] = err
 				break
 			}
 		}
 	}
+	t.fold(errs)
 	for i, p := range patterns {
 		if errs[i] != nil {
 			continue
@@ -71,14 +74,13 @@ func New(patterns []Pattern) (*Table, []error) {
 }
 
 // register turns the panic by which ServeMux reports a conflict into an error.
-func (t *Table) register(method string, i int) (err error) {
+func register(mux *http.ServeMux, method, pattern string, i int) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("%s", cleanConflict(fmt.Sprint(r)))
 		}
 	}()
-	p := t.patterns[i]
-	t.mux.Handle(strings.TrimLeft(method+" "+p.Host+p.Path, " "), hit(i))
+	mux.Handle(strings.TrimLeft(method+" "+pattern, " "), hit(i))
 	return nil
 }
 
@@ -131,7 +133,7 @@ func (t *Table) Match(r *http.Request) (Match, error) {
 	if err != nil {
 		return Match{}, err
 	}
-	index, err := t.find(r)
+	index, err := t.find(r, path)
 	if facts.ambiguous {
 		// Before a 404, too: an ambiguous path is refused in the same words wherever it leads.
 		if bad := t.sameForAll(r, path, index); bad != nil {
@@ -143,6 +145,11 @@ func (t *Table) Match(r *http.Request) (Match, error) {
 	}
 	if facts.encodedSlash && !t.patterns[index].EncodedSlash {
 		return Match{}, badPath("it has %%2f, an encoded slash; the route can allow it with encoded_slash: allow")
+	}
+	if facts.encodedSlash {
+		if bad := t.sameForSlashes(r, path, index); bad != nil {
+			return Match{}, bad
+		}
 	}
 	return Match{index, path}, nil
 }
@@ -161,22 +168,64 @@ func (t *Table) sameForAll(r *http.Request, path string, index int) error {
 		if _, err := inspect(other); err != nil {
 			return badPath("a backend may read it as another path, and then %s", strings.TrimPrefix(err.Error(), "bad path: "))
 		}
-		decoded, err := url.PathUnescape(other)
-		if err != nil {
-			return badPath("a backend may read it as another path with a bad escape")
-		}
-		probe := &http.Request{Method: r.Method, Host: r.Host, URL: &url.URL{Path: decoded, RawPath: other}}
-		if i, _ := t.find(probe); i != index {
+		if i, _ := t.find(at(r, other), other); i != index {
 			return badPath("a backend may read it as another path, which is not this route's")
+		}
+		if bad := t.sameForSlashes(r, other, index); bad != nil {
+			return bad
 		}
 	}
 	return nil
 }
 
-// find asks ServeMux; index is -1 with an error.
-func (t *Table) find(r *http.Request) (index int, err error) {
+// sameForSlashes refuses a path with %2f if a backend that takes it for a
+// slash reads the path of another pattern, unless that one is for the path as
+// it stands, too, and only less specific.
+func (t *Table) sameForSlashes(r *http.Request, path string, index int) error {
+	other := strings.NewReplacer("%2f", "/", "%2F", "/").Replace(path)
+	if other == path {
+		return nil
+	}
+	i, _ := t.find(at(r, other), other)
+	if i < 0 || i == index {
+		return nil
+	}
+	if _, off := t.patterns[i].pathMisses(strings.Split(path[1:], "/")); off == 0 {
+		return nil
+	}
+	return badPath("it has %%2f, and with a slash there it is another route's")
+}
+
+// at is r with another escaped path, whose escapes are good.
+func at(r *http.Request, path string) *http.Request {
+	decoded, _ := url.PathUnescape(path)
+	return &http.Request{Method: r.Method, Host: r.Host, URL: &url.URL{Path: decoded, RawPath: path}}
+}
+
+// find returns the pattern of r, whose escaped path is path; index is -1 with
+// an error. Where another case of letters leads to a pattern that ignores it,
+// that is the one.
+func (t *Table) find(r *http.Request, path string) (index int, err error) {
+	index, err = ask(t.mux, r)
+	if t.folded == nil {
+		return index, err
+	}
+	folded := foldPath(path)
+	i, _ := ask(t.folded, at(r, folded))
+	if i < 0 || i == index || !t.patterns[i].IgnoreCase {
+		return index, err
+	}
+	was := r.URL
+	r.URL = at(r, t.patterns[i].respell(path)).URL
+	index, err = ask(t.mux, r) // sets r's path values
+	r.URL = was
+	return index, err
+}
+
+// ask asks ServeMux; index is -1 with an error.
+func ask(mux *http.ServeMux, r *http.Request) (index int, err error) {
 	f := finder{index: -1}
-	t.mux.ServeHTTP(&f, r)
+	mux.ServeHTTP(&f, r)
 	switch {
 	case f.index >= 0:
 		return f.index, nil

@@ -37,6 +37,8 @@ var house = []Pattern{
 	{Path: "/public/{rest...}"},
 	{Host: "api.example.com", Path: "/only"},
 	{Path: "/tree/"},
+	{Path: "/files/secret/{id}"},
+	{Path: "/Case/{id}/Sub/{rest...}", IgnoreCase: true},
 }
 
 func TestMatch(t *testing.T) {
@@ -52,7 +54,20 @@ func TestMatch(t *testing.T) {
 		{"GET", "h", "/heroes/7?a=//..", "1"},
 		{"GET", "h", "/heroes/%41b", "1"},
 		{"GET", "h", "/heroes/a%20b", "1"},
-		{"GET", "h", "/heroes/...", "1"},
+		{"GET", "h", "/heroes/...", "400"}, // nothing is left of it on Windows
+		{"GET", "h", "/heroes/a.", "1"},
+		{"GET", "h", "/heroes/a%20", "1"},
+		{"GET", "h", "/heroes./7", "400"},
+		{"GET", "h", "/heroes%20/7", "400"},
+		{"GET", "h", "/heroes.%2e%20/7", "400"},
+		{"GET", "h", "/heroes%2520/7", "400"},
+		{"GET", "h", "/public/%e0%80%ae%e0%80%ae/admin", "400"},
+		{"GET", "h", "/public/%f0%80%80%ae", "400"},
+		{"GET", "h", "/public/%f8%80%80%80%ae", "400"},
+		{"GET", "h", "/public/%fc%80%80%80%80%ae", "400"},
+		{"GET", "h", "/public/%e0%a4%85", "4"},
+		{"GET", "h", "/public/%f0%9f%98%80", "4"},
+		{"GET", "h", "/files/secret%2fx", "400"}, // /files/secret/{id} with a slash
 		{"GET", "h", "/heroes/.a", "1"},
 		{"GET", "h", "/heroes/1;v=2", "1"},
 		{"GET", "h", "/heroes/100%25", "1"},
@@ -62,6 +77,14 @@ func TestMatch(t *testing.T) {
 		{"GET", "api.example.com", "/only", "5"},
 		{"GET", "api.example.com:8080", "/only", "5"},
 		{"GET", "h", "/tree/", "6"},
+		{"GET", "h", "/files/secret/x", "7"},
+		{"GET", "h", "/Case/A/Sub/B", "8"},
+		{"GET", "h", "/cASE/A/sub/B", "8"},
+		{"GET", "h", "/%43%61%53e/A/sub/B", "8"},
+		{"GET", "h", "/ca\u017fe/A/\u017fub/B", "400"},
+		{"GET", "h", "/ca%C5%BFe/A/%C5%BFub/B", "8"}, // a long s
+		{"GET", "h", "/case;x/A/sub/B", "400"},
+		{"GET", "h", "/PUBLIC/x", "404"},
 
 		{"DELETE", "h", "/heroes/7", "405 GET, HEAD, POST, PUT"},
 		{"GET", "h", "/nothing", "404"},
