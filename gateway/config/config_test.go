@@ -146,7 +146,7 @@ func TestDefaults(t *testing.T) {
 	cfg.source = source{}
 	equal(t, "the configuration", cfg, &Config{
 		Version:   1,
-		Server:    Server{Listen: ":8080", MaxConnections: 20_000, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, WriteTimeout: 30 * time.Second},
+		Server:    Server{Listen: ":8080", MaxConnections: 50_000, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, WriteTimeout: 30 * time.Second},
 		Issuers:   map[string]*Issuer{"main": main},
 		Headers:   Headers{Prefix: "x-jwt-", MaxBytes: 8192},
 		Limits:    map[string]*Limit{},
@@ -556,7 +556,7 @@ func TestPositions(t *testing.T) {
 			t.Errorf("%s is at %v: %q, want %q", path, p, got, want)
 		}
 	}
-	equal(t, "the fault", cfg.Faultf("routes[3].upstream", "is %s", "down").Error(), "testdata/ok/whole.yaml:258:15: is down")
+	equal(t, "the fault", cfg.Faultf("routes[3].upstream", "is %s", "down").Error(), "testdata/ok/whole.yaml:262:15: is down")
 	equal(t, "the position in no file", new(Config).At("routes[0]"), Pos{})
 }
 

@@ -43,7 +43,7 @@ type fileServer struct {
 	AdminAuth      fileAdminAuth    `yaml:"admin_auth" doc:"who may use the admin listener"`
 	Audit          fileAudit        `yaml:"audit" doc:"a record of each decision"`
 
-	MaxConnections    int           `yaml:"max_connections" doc:"how many connections of clients may be open; default 20000"`
+	MaxConnections    int           `yaml:"max_connections" doc:"how many connections of clients may be open; default 50000"`
 	ReadHeaderTimeout time.Duration `yaml:"read_header_timeout" doc:"how long a client may take for a TLS handshake, and for a request's headers; default 10s"`
 	IdleTimeout       time.Duration `yaml:"idle_timeout" doc:"how long a client's connection may wait for the next request; default 2m"`
 	WriteTimeout      time.Duration `yaml:"write_timeout" doc:"how long a client may leave what is written to it untaken; default 30s"`

@@ -66,7 +66,7 @@ func (r *reader) config(f *fileConfig) *Config {
 func (r *reader) server(f *fileServer) Server {
 	s := Server{
 		Listen: ":8080", TLS: r.tls("server.tls", &f.TLS),
-		MaxConnections:    or(f.MaxConnections, 20_000),
+		MaxConnections:    or(f.MaxConnections, 50_000),
 		ReadHeaderTimeout: or(f.ReadHeaderTimeout, 10*time.Second),
 		IdleTimeout:       or(f.IdleTimeout, 2*time.Minute),
 		WriteTimeout:      or(f.WriteTimeout, 30*time.Second),
