@@ -12,6 +12,17 @@ import (
 	"gatehouse/gateway/internal/upstream"
 )
 
+// ReloadFrom is Reload with what load returns, whose error counts as a reload
+// that failed and is returned.
+func (g *Gateway) ReloadFrom(ctx context.Context, load func() (*config.Config, error)) error {
+	cfg, err := load()
+	if err != nil {
+		g.metrics.reloads.WithLabelValues(outcome(err)).Inc()
+		return err
+	}
+	return g.Reload(ctx, cfg)
+}
+
 // Reload swaps the configuration: build, start, swap, drain the old. What cfg
 // does not change carries over: keys, buckets, connections. An error is a
 // config.Faults and means that nothing has changed; a new issuer that cannot

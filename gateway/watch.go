@@ -3,10 +3,7 @@ package gateway
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
-	"fmt"
 	"io"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -15,72 +12,99 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// settle is how long changes are waited for to come together: an editor's save
-// is several.
-const settle = 20 * time.Millisecond
+// poll is how often the files are looked at where the kernel tells nothing: on
+// a network's file system, or when it has no watch left to give.
+const poll = 10 * time.Second
 
-// Watch calls run, and again whenever one of the files that run read has
-// changed, until ctx ends, which is no error. run tells reads of each file
-// before it is read, be it there or not.
+// Files are those that a configuration was read from, by path, with a print of
+// what each held.
+type Files map[string]string
+
+// Note adds a file, be it there or not. It is to be called before the file is
+// read, as [config.Options] do with Reads, so that no change is missed.
+func (f Files) Note(path string) { f[path] = print(path) }
+
+// Watch calls run whenever the content of one of the files has changed and then
+// been at rest for settle, since a save is several changes and half a file may
+// be one without faults, and at once when again has a value; it watches the
+// files that run returns from then on. It ends with ctx, and runs nothing after.
 //
 // Directories are watched, not files: editors put a new file in the place of
 // the old one, and Kubernetes swaps the directory that a symbolic link names.
 // What counts is whether the content differs, so that anything else in these
 // directories is no reason to run.
-func Watch(ctx context.Context, run func(reads func(path string))) error {
-	for ctx.Err() == nil {
-		seen := map[string]string{}
-		run(func(path string) { seen[path] = print(path) })
-		if err := changed(ctx, seen); err != nil {
-			return err
-		}
+func Watch(ctx context.Context, files Files, settle time.Duration, again <-chan os.Signal, run func() Files) {
+	for files.changed(ctx, settle, again) {
+		files = run()
 	}
-	return nil
 }
 
-// changed returns once a file's print is another one, or ctx ends.
-func changed(ctx context.Context, seen map[string]string) error {
-	for {
-		// Anew each time, as a directory may be another one by now.
-		w, err := fsnotify.NewWatcher()
-		if err != nil {
-			return fmt.Errorf("cannot watch files: %w", err)
+// changed returns true once the files have changed or again has a value, and
+// false when ctx ends.
+func (f Files) changed(ctx context.Context, settle time.Duration, again <-chan os.Signal) bool {
+	for before := f; ; {
+		// Anew each time, as a directory may be another one by now; and before
+		// the look, which sees what changed until then.
+		events, stop := f.watch()
+		now := Files{}
+		for path := range f {
+			now.Note(path)
 		}
-		for dir := range directories(seen) {
-			if err := w.Add(dir); err != nil && !errors.Is(err, fs.ErrNotExist) { // what went away meanwhile shows below
-				_ = w.Close()
-				return fmt.Errorf("cannot watch %s: %w", dir, err)
+		rest, same := maps.Equal(now, before), maps.Equal(now, f)
+		if rest && !same {
+			stop()
+			return true
+		}
+		before = now
+		if rest {
+			select {
+			case <-events:
+			case <-time.After(poll):
+			case <-again:
+				stop()
+				return true
+			case <-ctx.Done():
 			}
 		}
-		now := map[string]string{} // what changed before the watch stood is seen here
-		for path := range seen {
-			now[path] = print(path)
-		}
-		if !maps.Equal(now, seen) {
-			return w.Close()
-		}
+		stop()
 		select {
-		case <-ctx.Done():
-			return w.Close()
-		case <-w.Events:
-		case err := <-w.Errors:
-			if !errors.Is(err, fsnotify.ErrEventOverflow) { // after which all of them are looked at
-				_ = w.Close()
-				return fmt.Errorf("cannot watch files: %w", err)
-			}
-		}
-		select {
-		case <-ctx.Done():
 		case <-time.After(settle):
+		case <-again:
+			return true
+		case <-ctx.Done():
+			return false
 		}
-		_ = w.Close()
 	}
+}
+
+// watch returns a channel that is closed at the next event among the files. Whom
+// the kernel grants no watch is left with poll.
+func (f Files) watch() (events <-chan struct{}, stop func()) {
+	if len(f) == 0 {
+		return nil, func() {}
+	}
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		return nil, func() {}
+	}
+	for dir := range directories(f) {
+		_ = w.Add(dir)
+	}
+	event := make(chan struct{})
+	go func() {
+		select {
+		case <-w.Events:
+		case _, _ = <-w.Errors: // more events than fit in the queue
+		}
+		close(event)
+	}()
+	return event, func() { _ = w.Close() }
 }
 
 // directories returns those in which a change of these files would show: where
 // each name stands, where symbolic links on its way stand, where it leads to,
 // and, if that is not there yet, the next one above that is.
-func directories(files map[string]string) map[string]bool {
+func directories(files Files) map[string]bool {
 	dirs := map[string]bool{}
 	for path := range files {
 		paths := []string{path}

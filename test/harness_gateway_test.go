@@ -53,6 +53,13 @@ func startWith(t *testing.T, args []string, yaml string, files ...file) *gateway
 		write(t, filepath.Join(filepath.Dir(g.config), f.name), f.content)
 	}
 	g.write(t, yaml)
+	g.serve(t, args...)
+	return g
+}
+
+// serve starts the gateway on its files.
+func (g *gateway) serve(t *testing.T, args ...string) {
+	t.Helper()
 	g.process = launch(t, binary, append([]string{"serve", "--config", g.config}, args...)...)
 	t.Cleanup(func() { g.close(t) })
 	eventually(t, "the gateway is up", func() bool {
@@ -61,18 +68,42 @@ func startWith(t *testing.T, args []string, yaml string, files ...file) *gateway
 		}
 		return g.livez() == http.StatusOK && g.listens()
 	})
-	return g
 }
 
 // write replaces the gateway's routes.yaml.
 func (g *gateway) write(t *testing.T, yaml string) {
 	t.Helper()
+	write(t, g.config, g.text(yaml))
+}
+
+// text is yaml with the addresses put in.
+func (g *gateway) text(yaml string) string {
 	addresses := fmt.Sprintf("listen: %s\n  status: %s", g.listen, g.status)
 	if !strings.Contains(yaml, "server:\n") {
 		yaml = "server:\n  ADDRESSES\n" + strings.TrimLeft(yaml, "\n")
 	}
-	write(t, g.config, fill(yaml, "ADDRESSES", addresses))
+	return fill(yaml, "ADDRESSES", addresses)
 }
+
+// metric is the value of one series, 0 while there is none.
+func (g *gateway) metric(t *testing.T, series string) float64 {
+	t.Helper()
+	for line := range strings.Lines(g.metrics(t)) {
+		if rest, ok := strings.CutPrefix(line, series+" "); ok {
+			value, err := strconv.ParseFloat(strings.TrimSpace(rest), 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return value
+		}
+	}
+	return 0
+}
+
+const (
+	goodReloads = `gatehouse_reloads_total{outcome="success"}`
+	badReloads  = `gatehouse_reloads_total{outcome="failure"}`
+)
 
 // close ends the gateway as an orchestrator would and looks at what it leaves.
 func (g *gateway) close(t *testing.T) {

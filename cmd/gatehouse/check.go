@@ -5,12 +5,16 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"gatehouse/gateway"
 	"gatehouse/gateway/config"
 )
+
+// checkSettle keeps a save's several changes together; half a file does no harm here.
+const checkSettle = 20 * time.Millisecond
 
 func checkCommand() *cobra.Command {
 	c := &cobra.Command{
@@ -51,11 +55,15 @@ A reload of a running gateway takes every change but one: where it listens
 		if !*watch {
 			return check(nil)
 		}
-		return gateway.Watch(c.Context(), func(reads func(string)) {
-			if err := check(reads); err != nil {
+		again := func() gateway.Files {
+			files := gateway.Files{}
+			if err := check(files.Note); err != nil {
 				fmt.Fprintln(c.ErrOrStderr(), "gatehouse:", err)
 			}
-		})
+			return files
+		}
+		gateway.Watch(c.Context(), again(), checkSettle, nil, again)
+		return nil
 	}
 	return c
 }

@@ -75,7 +75,7 @@ the command line cannot be used.`,
 				return unusable{fmt.Errorf("--time: %q is no moment; write it as 2026-01-31T08:00:00Z (RFC 3339)", at)}
 			}
 		}
-		cfg, _, err := loadConfig(*file)
+		cfg, err := loadConfig(*file)
 		if err != nil {
 			return unusable{err}
 		}

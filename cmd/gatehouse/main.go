@@ -100,7 +100,7 @@ func configFlag(c *cobra.Command) *string {
 }
 
 // loadConfig reads the file; where there is none, it says how to get one.
-func loadConfig(file string) (*config.Config, []config.Fault, error) {
-	cfg, warnings, err := config.Load(file, config.Options{})
-	return cfg, warnings, withHint(err)
+func loadConfig(file string) (*config.Config, error) {
+	cfg, _, err := config.Load(file, config.Options{})
+	return cfg, withHint(err)
 }

@@ -22,7 +22,7 @@ token is read), optional, any token, or restricted. It connects to nothing.`,
 	file := configFlag(c)
 	format := c.Flags().String("format", "table", "table, markdown or json")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		cfg, _, err := loadConfig(*file)
+		cfg, err := loadConfig(*file)
 		if err != nil {
 			return err
 		}

@@ -62,7 +62,7 @@ the database, so that a large one takes its time.`,
 	}
 	file := configFlag(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		cfg, _, err := loadConfig(*file)
+		cfg, err := loadConfig(*file)
 		if err != nil {
 			return err
 		}
@@ -120,7 +120,7 @@ func revocationCommand(c *cobra.Command, do func(context.Context, *config.Config
 			}
 			r.Token = raw
 		}
-		cfg, _, err := loadConfig(*file)
+		cfg, err := loadConfig(*file)
 		if err != nil {
 			return err
 		}

@@ -14,26 +14,34 @@ import (
 	"gatehouse/gateway/config"
 )
 
+// serveSettle is long enough for a program that writes a file piece by piece: of a
+// route that is cut in the middle, the rest may be one that asks for less.
+const serveSettle = 250 * time.Millisecond
+
 func serveCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "serve",
-		Short: "Serve requests until SIGTERM or SIGINT; SIGHUP reloads the file",
+		Short: "Serve requests until SIGTERM or SIGINT; reload the file when it changes",
 		Args:  cobra.NoArgs,
 		Long: `Serve reads the configuration, fetches the keys of its issuers and serves.
 
-SIGHUP reloads the file; a file with faults changes nothing, and the log names
-them. Listen addresses cannot change by a reload. SIGTERM and SIGINT drain:
+The file is reloaded when it, or a policy, a key, a certificate or an included
+file that it names, has changed and then been at rest for a moment, and at
+SIGHUP; with --watch=false at SIGHUP only. A file with faults changes nothing, and
+the log names them. Listen addresses cannot change by a reload. SIGTERM and SIGINT drain:
 /readyz goes false, requests in flight and upgraded connections finish within
 the grace, then the exit status is 0. Logs are JSON on standard error.`,
 	}
 	file := configFlag(c)
+	watch := c.Flags().Bool("watch", true, "reload when a file of the configuration changes")
 	grace := c.Flags().Duration("grace", 25*time.Second, "how long requests in flight may go on when draining")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		log := slog.New(slog.NewJSONHandler(c.ErrOrStderr(), nil))
 		hangup := make(chan os.Signal, 1)
 		signal.Notify(hangup, syscall.SIGHUP) // from the start: unhandled, it would end the process
 		defer signal.Stop(hangup)
-		cfg, err := load(log, *file)
+		files := gateway.Files{}
+		cfg, err := load(log, *file, files)
 		if err != nil {
 			return err
 		}
@@ -41,8 +49,15 @@ the grace, then the exit status is 0. Logs are JSON on standard error.`,
 		if err != nil {
 			return err
 		}
+		if !*watch {
+			files = nil
+		}
 		ctx, stop := context.WithCancel(c.Context())
-		reloaded := reloadOnHangup(ctx, hangup, log, g, *file)
+		reloaded := make(chan struct{})
+		go func() {
+			defer close(reloaded)
+			reloadOnChange(ctx, hangup, log, g, *file, files)
+		}()
 		err = g.Serve(ctx, nil, nil)
 		stop()
 		<-reloaded
@@ -54,34 +69,27 @@ the grace, then the exit status is 0. Logs are JSON on standard error.`,
 	return c
 }
 
-func load(log *slog.Logger, file string) (*config.Config, error) {
-	cfg, warnings, err := loadConfig(file)
+// load notes in files what the configuration is read from.
+func load(log *slog.Logger, file string, files gateway.Files) (*config.Config, error) {
+	cfg, warnings, err := config.Load(file, config.Options{Reads: files.Note})
 	for _, w := range warnings {
 		log.Warn("configuration", "at", w.Pos.String(), "warning", w.Message)
 	}
-	return cfg, err
+	return cfg, withHint(err)
 }
 
-// reloadOnHangup reloads until ctx ends; the channel is closed when the last
-// reload is over.
-func reloadOnHangup(ctx context.Context, hangup <-chan os.Signal, log *slog.Logger, g *gateway.Gateway, file string) <-chan struct{} {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-hangup:
-			}
-			cfg, err := load(log, file)
-			if err == nil {
-				err = g.Reload(ctx, cfg)
-			}
-			if err != nil {
-				log.Error("the configuration was not reloaded; the old one serves on", "error", err)
-			}
+// reloadOnChange reloads, until ctx ends, when one of files changes and at SIGHUP;
+// at SIGHUP alone where files is nil.
+func reloadOnChange(ctx context.Context, hangup <-chan os.Signal, log *slog.Logger, g *gateway.Gateway, file string, files gateway.Files) {
+	watch := files != nil
+	gateway.Watch(ctx, files, serveSettle, hangup, func() gateway.Files {
+		files := gateway.Files{}
+		if err := g.ReloadFrom(ctx, func() (*config.Config, error) { return load(log, file, files) }); err != nil {
+			log.Error("the configuration was not reloaded; the old one serves on", "error", err)
 		}
-	}()
-	return done
+		if !watch {
+			return nil
+		}
+		return files
+	})
 }

@@ -37,7 +37,7 @@ not asked for here.
 		if err != nil {
 			return err
 		}
-		cfg, _, err := loadConfig(*file)
+		cfg, err := loadConfig(*file)
 		if err != nil {
 			return err
 		}

@@ -75,7 +75,7 @@ func (r *reader) audit(f *fileAudit) *Audit {
 			}
 		}
 	} else if f.File != "" {
-		a.File = r.resolvePath(f.File)
+		a.File = r.fromDir(f.File)
 	}
 	if a.MaxBytes < 1<<20 {
 		r.fault("server.audit.max_bytes", "server.audit.max_bytes is %d; a file of records is at least 1048576 bytes (1 MiB) long before it is rotated", a.MaxBytes)

@@ -143,7 +143,7 @@ func (r *reader) issuerKeys(path string, f *fileIssuer, i *Issuer) {
 		i.JWKS.URI = f.JWKS.URI.String()
 	}
 	if f.JWKS.Snapshot != "" {
-		i.JWKS.Snapshot = r.resolvePath(f.JWKS.Snapshot)
+		i.JWKS.Snapshot = r.fromDir(f.JWKS.Snapshot)
 	}
 	j := &i.JWKS
 	j.Refresh, j.MinRefreshInterval, j.MaxStale = or(j.Refresh, 10*time.Minute), or(j.MinRefreshInterval, 30*time.Second), or(j.MaxStale, 24*time.Hour)

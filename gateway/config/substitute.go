@@ -104,10 +104,17 @@ func readIncluded(path string) (string, error) {
 // resolvePath starts a relative path of a file that is read at the
 // configuration's directory.
 func (r *reader) resolvePath(path string) string {
+	path = r.fromDir(path)
+	r.reads(path)
+	return path
+}
+
+// fromDir does so for a file that the gateway itself writes: no change of it is
+// one of the configuration.
+func (r *reader) fromDir(path string) string {
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(r.dir, path)
 	}
-	r.reads(path)
 	return path
 }
 
