@@ -35,6 +35,11 @@ $(PROVIDER)/node_modules/.package-lock.json: $(PROVIDER)/package.json $(PROVIDER
 	npm ci --prefix $(PROVIDER) --no-audit --no-fund
 	@touch $@
 
+# make test-reloads   a thousand reloads under load, where make test makes 60
+.PHONY: test-reloads
+test-reloads: redis
+	RELOADS=1000 go test -race -count=1 -timeout 30m -run TestReloadsUnderLoad -v ./test/
+
 # make test-keycloak   against a real Keycloak (needs Java 17 or newer, and Maven, which fetches it)
 KEYCLOAK_VERSION = 26.7.3
 KEYCLOAK_CACHE   = test/keycloak/.cache

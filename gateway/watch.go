@@ -94,7 +94,8 @@ func (f Files) watch() (events <-chan struct{}, stop func()) {
 	go func() {
 		select {
 		case <-w.Events:
-		case _, _ = <-w.Errors: // more events than fit in the queue
+		case err := <-w.Errors:
+			_ = err // more events than fit in the queue are events, too
 		}
 		close(event)
 	}()
