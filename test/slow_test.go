@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"strconv"
 	"strings"
 	"testing"
 )
@@ -58,19 +57,6 @@ func closes(t *testing.T, what string, conn net.Conn) {
 func (g *gateway) counts(t *testing.T, metric string, least float64) {
 	t.Helper()
 	eventually(t, metric, func() bool { return g.metric(t, metric) >= least })
-}
-
-// metric returns the value of the metric with those labels, 0 if it is not there.
-func (g *gateway) metric(t *testing.T, name string) float64 {
-	t.Helper()
-	_, after, _ := strings.Cut("\n"+g.metrics(t), "\n"+name+" ")
-	value, _ := strconv.ParseFloat(firstWord(after), 64)
-	return value
-}
-
-func firstWord(s string) string {
-	word, _, _ := strings.Cut(s, "\n")
-	return word
 }
 
 func TestSlowClientsAreBounded(t *testing.T) {
