@@ -12,6 +12,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"gatehouse/gateway/internal/inject"
@@ -55,10 +56,24 @@ type Call struct {
 // httputil does it, so that the client sees it break, too. A WebSocket that
 // ends with r's context or by c.Renew is told so by a close frame.
 func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
-	ctx, cancel := context.WithCancelCause(r.Context())
-	defer cancel(nil)
-	target := p.pick()
 	hasBody := r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0
+	parent := r.Context()
+	if hasBody {
+		parent = context.WithoutCancel(parent)
+	}
+	ctx, cancel := context.WithCancelCause(parent)
+	defer cancel(nil)
+	var letGo atomic.Bool // the transport needs no more of the body, and whoever reads it is woken
+	if hasBody {
+		// To net/http a Read that was woken is a client that has gone, and the
+		// rest of an early response is still on its way to this one.
+		defer context.AfterFunc(r.Context(), func() {
+			if !letGo.Load() {
+				cancel(context.Cause(r.Context()))
+			}
+		})()
+	}
+	target := p.pick()
 	if hasBody {
 		// Without it an HTTP/1 server reads the rest of the request before it
 		// writes the response, so that the two could not flow at once.
@@ -88,7 +103,7 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 			}
 			rewriteHeaders(pr, c)
 			if hasBody && pr.Out.Body != nil {
-				body = &requestBody{ReadCloser: pr.Out.Body, dog: dog, onEOF: trailerCopier(pr)}
+				body = &requestBody{ReadCloser: pr.Out.Body, dog: dog, onEOF: trailerCopier(pr), letGo: &letGo}
 				pr.Out.Body = body
 			}
 		},

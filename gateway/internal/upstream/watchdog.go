@@ -107,6 +107,7 @@ type requestBody struct {
 	whole  atomic.Bool           // it was read to its end
 	failed atomic.Pointer[error] // what reading it from the client gave, if not EOF
 	closed atomic.Bool           // no more of it is wanted
+	letGo  *atomic.Bool          // set when it is closed before its end
 }
 
 func (b *requestBody) Read(p []byte) (int, error) {
@@ -133,6 +134,9 @@ func (b *requestBody) Read(p []byte) (int, error) {
 // end of the response with it.
 func (b *requestBody) Close() error {
 	b.closed.Store(true)
+	if !b.whole.Load() {
+		b.letGo.Store(true)
+	}
 	b.dog.stopReading()
 	return b.ReadCloser.Close()
 }
