@@ -45,12 +45,33 @@ type digest struct{ lo, hi uint64 }
 
 // mark is a revocation: no pointers, so that the collector has nothing to scan.
 type mark struct {
-	until   int64 // as of cutoff
-	expires int64 // on the ledger's clock; never if the key has no expiry
+	until int64 // as of cutoff
+	// expires is on the ledger's clock; never if the key has no expiry. Below 0
+	// the key was found and its expiry is not read yet: the entry holds, and no
+	// less long than minus that, which was known before.
+	expires int64
 }
 
-// never is the expiry of a key without one.
-const never int64 = math.MaxInt64
+const (
+	// never is the expiry of a key without one.
+	never int64 = math.MaxInt64
+	// unread is the expiry of a key of which nothing is known yet.
+	unread int64 = -1
+	// lostTTL is for how long an entry holds whose key had gone before its
+	// expiry was read: most have ended just then, and one that was deleted
+	// holds longer than tokens mostly live.
+	lostTTL = 24 * time.Hour
+)
+
+func (m mark) ended(now int64) bool { return 0 <= m.expires && m.expires <= now }
+
+// atLeast is when the entry ends at the soonest.
+func (m mark) atLeast() int64 {
+	if m.expires < 0 {
+		return -m.expires
+	}
+	return m.expires
+}
 
 // entryBytes is what an entry takes on average, measured by the test of the
 // bound: 32 bytes, a control byte, and the map's free places.
@@ -98,8 +119,13 @@ func (l *ledger) put(kind Kind, issuer, value string, m mark, limit int, atLeast
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if before, old := s.m[d]; old {
-		if atLeast && l.now() < before.expires && (before.until > m.until || before.until == m.until && before.expires > m.expires) {
-			m = mark{before.until, max(before.expires, m.expires)}
+		known := before.atLeast()
+		switch {
+		case !atLeast || before.ended(l.now()) || before.until < m.until:
+		case m.expires == unread:
+			m = mark{before.until, -known}
+		case before.until > m.until || known > m.expires:
+			m = mark{before.until, max(known, m.expires)}
 		}
 	} else {
 		if l.size.Load() >= int64(limit) {
@@ -113,6 +139,39 @@ func (l *ledger) put(kind Kind, issuer, value string, m mark, limit int, atLeast
 	}
 	s.m[d] = m
 	return true
+}
+
+// ends takes down when an entry ends that was found before its expiry was read.
+// One that is known to hold longer does.
+func (l *ledger) ends(kind Kind, issuer, value string, expires int64) {
+	d := l.digest(issuer, value)
+	s := &l.tables[kind.index()].shards[d.lo%shards]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if m, ok := s.m[d]; ok {
+		m.expires = max(m.atLeast(), expires)
+		s.m[d] = m
+	}
+}
+
+// settle ends the waiting for expiries: what has none yet belongs to a key that
+// has gone.
+func (l *ledger) settle() {
+	lost := l.expiry(lostTTL)
+	for i := range l.tables {
+		for n := range l.tables[i].shards {
+			s := &l.tables[i].shards[n]
+			s.mu.Lock()
+			for d, m := range s.m {
+				if m.expires == unread {
+					s.m[d] = mark{m.until, lost}
+				} else if m.expires < 0 {
+					s.m[d] = mark{m.until, m.atLeast()}
+				}
+			}
+			s.mu.Unlock()
+		}
+	}
 }
 
 // lift forgets an entry.
@@ -161,7 +220,7 @@ func (l *ledger) revokes(v *token.Verified, rows []row) Kind {
 		s.mu.RLock()
 		m, ok := s.m[d]
 		s.mu.RUnlock()
-		if ok && withdraws(m.until, v) && (m.expires == never || l.now() < m.expires) {
+		if ok && withdraws(m.until, v) && (m.expires == never || !m.ended(l.now())) {
 			return r.kind
 		}
 	}
@@ -177,7 +236,7 @@ func (l *ledger) sweep(n int) {
 		s.mu.Lock()
 		before := len(s.m)
 		for d, m := range s.m {
-			if m.expires <= now {
+			if m.ended(now) {
 				delete(s.m, d)
 			}
 		}

@@ -65,6 +65,100 @@ func TestLedger(t *testing.T) {
 	})
 }
 
+// TestUnreadExpiries has entries that were found before their expiry was read:
+// they hold, and end neither sooner nor for ever later than is known.
+func TestUnreadExpiries(t *testing.T) {
+	const short, long = 10 * time.Minute, time.Hour
+	for _, c := range []struct {
+		name string
+		do   func(l *ledger, found func())
+		ends time.Duration // 0: never
+	}{
+		{"nothing more is known", func(_ *ledger, found func()) { found() }, 0},
+		{"it is read", func(l *ledger, found func()) { found(); l.ends(JTI, "main", "x", l.expiry(short)) }, short},
+		{"there is none", func(l *ledger, found func()) { found(); l.ends(JTI, "main", "x", l.expiry(-1)) }, 0},
+		{"the key has gone", func(l *ledger, found func()) { found(); l.settle() }, lostTTL},
+		{"the key has gone that was seen before", func(l *ledger, found func()) {
+			l.revoke(JTI, "x", everything, short)
+			found()
+			l.settle()
+		}, short},
+		{"the key has gone that had none", func(l *ledger, found func()) {
+			l.revoke(JTI, "x", everything, -1)
+			found()
+			l.settle()
+		}, 0},
+		{"less is read than was seen before", func(l *ledger, found func()) {
+			l.revoke(JTI, "x", everything, long)
+			found()
+			l.ends(JTI, "main", "x", l.expiry(short))
+		}, long},
+		{"more is read than was seen before", func(l *ledger, found func()) {
+			l.revoke(JTI, "x", everything, short)
+			found()
+			l.ends(JTI, "main", "x", l.expiry(long))
+		}, long},
+		{"it is found twice", func(l *ledger, found func()) {
+			l.revoke(JTI, "x", everything, short)
+			found()
+			found()
+			l.settle()
+		}, short},
+		{"it is written anew", func(l *ledger, found func()) { found(); l.revoke(JTI, "x", everything, short); l.settle() }, short},
+		{"another copy takes it for gone before it is read", func(l *ledger, found func()) {
+			found()
+			l.settle()
+			l.ends(JTI, "main", "x", l.expiry(-1))
+		}, 0},
+		{"what was seen before has ended meanwhile", func(l *ledger, found func()) {
+			l.revoke(JTI, "x", everything, time.Second)
+			time.Sleep(2 * time.Second)
+			found()
+			l.ends(JTI, "main", "x", l.expiry(short))
+		}, short},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newLedger()
+				c.do(l, func() { l.put(JTI, "main", "x", mark{everything, unread}, DefaultMaxEntries, true) })
+				revoked := func() bool {
+					for n := range shards {
+						l.sweep(n)
+					}
+					return l.revokes(withJTI(t, "x"), l.rows([]Kind{JTI})) == JTI
+				}
+				if !revoked() {
+					t.Fatal("not revoked")
+				}
+				if c.ends == 0 {
+					time.Sleep(10 * 365 * 24 * time.Hour)
+					if !revoked() {
+						t.Error("it has ended")
+					}
+					return
+				}
+				time.Sleep(c.ends - time.Millisecond)
+				if !revoked() {
+					t.Error("ends too early")
+				}
+				time.Sleep(2 * time.Millisecond)
+				if revoked() || l.size.Load() != 0 {
+					t.Error("ends too late")
+				}
+			})
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		l := newLedger()
+		l.put(JTI, "main", "x", mark{everything, unread}, DefaultMaxEntries, true)
+		l.lift(JTI, "main", "x")
+		l.ends(JTI, "main", "x", never)
+		if l.size.Load() != 0 {
+			t.Error("an expiry brought back what was lifted")
+		}
+	})
+}
+
 func TestLedgerKeepsKindsAndIssuersApart(t *testing.T) {
 	l := newLedger()
 	l.revoke(SID, "a", everything, -1)

@@ -15,7 +15,7 @@ import (
 const (
 	// scanCount is how many keys one SCAN step looks at: enough that a million
 	// keys take few round trips, so few that Redis answers others in between.
-	scanCount = 1000
+	scanCount = 2000
 	// readChunk is how many keys one pipeline asks for.
 	readChunk = 1000
 	// readTimeout bounds one pipeline, and one step of a SCAN.
@@ -31,6 +31,9 @@ type reader struct {
 	// a replica became the master, and takes nothing of that back but by
 	// [NotRevoked].
 	keep bool
+	// later leaves expiries to [reader.expiries]: they are what takes Redis
+	// longest, and what is revoked is known without them.
+	later bool
 	// cluster answers for keys whose slot is on its way from or to node; nil
 	// without a Cluster.
 	cluster redis.UniversalClient
@@ -46,6 +49,21 @@ func (e errFull) Error() string {
 // scan reads every revocation there is. After each page it calls between,
 // which may read single keys: nothing older can come later and win.
 func (r *reader) scan(ctx context.Context, between func() error) error {
+	return r.pages(ctx, r.read, between)
+}
+
+// expiries reads when each revocation ends that a scan has left open.
+func (r *reader) expiries(ctx context.Context, between func() error) error {
+	err := r.pages(ctx, r.ttls, between)
+	if err == nil {
+		r.ledger.settle()
+	}
+	return err
+}
+
+// pages calls read with the names of all revocations, some at a time, and
+// between after each.
+func (r *reader) pages(ctx context.Context, read func(context.Context, []string) error, between func() error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	pages := make(chan []string, 4) // the next ones are on their way while this one is read
 	var failed error
@@ -59,7 +77,7 @@ func (r *reader) scan(ctx context.Context, between func() error) error {
 		}
 	}()
 	for page := range pages {
-		if err := r.read(ctx, page); err != nil {
+		if err := read(ctx, page); err != nil {
 			return err
 		}
 		if err := between(); err != nil {
@@ -192,7 +210,7 @@ func (r *reader) once(ctx context.Context, client redis.UniversalClient, keys []
 			torn = append(torn, key)
 			continue
 		}
-		if err := r.apply(key, value, wrongType, ttl); err != nil {
+		if err := r.apply(key, value, wrongType, r.ledger.expiry(ttl)); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -204,25 +222,29 @@ func (r *reader) once(ctx context.Context, client redis.UniversalClient, keys []
 // type than string, whose value MGET does not tell from none. A node of a
 // Cluster refuses an MGET over several slots.
 func (r *reader) many(ctx context.Context, keys []string) (torn []string, err error) {
-	ttls := make([]*redis.DurationCmd, len(keys))
+	var ttls []*redis.DurationCmd
 	var values *redis.SliceCmd
 	_ = within(ctx, readTimeout, func(ctx context.Context) error {
 		_, err := r.node.Pipelined(ctx, func(p redis.Pipeliner) error {
-			for i, key := range keys {
-				ttls[i] = p.PTTL(ctx, key)
+			if !r.later {
+				ttls = askTTLs(ctx, p, keys)
 			}
 			values = p.MGet(ctx, keys...)
 			return nil
 		})
 		return err
 	})
+	if values.Err() != nil {
+		return nil, fmt.Errorf("cannot read the revocations (MGET): %w", values.Err())
+	}
 	for i, key := range keys {
-		ttl, err := ttls[i].Result()
-		if err != nil {
-			return nil, fmt.Errorf("cannot read the revocations (PTTL): %w", err)
-		}
-		if values.Err() != nil {
-			return nil, fmt.Errorf("cannot read the revocations (MGET): %w", values.Err())
+		expires := unread
+		var ttl time.Duration
+		if !r.later {
+			if ttl, err = ttls[i].Result(); err != nil {
+				return nil, fmt.Errorf("cannot read the revocations (PTTL): %w", err)
+			}
+			expires = r.ledger.expiry(ttl)
 		}
 		value, there := values.Val()[i].(string)
 		if !there && ttl == noKey {
@@ -232,11 +254,41 @@ func (r *reader) many(ctx context.Context, keys []string) (torn []string, err er
 			torn = append(torn, key)
 			continue
 		}
-		if err := r.apply(key, value, false, ttl); err != nil {
+		if err := r.apply(key, value, false, expires); err != nil {
 			return nil, err
 		}
 	}
 	return torn, nil
+}
+
+func askTTLs(ctx context.Context, p redis.Pipeliner, keys []string) []*redis.DurationCmd {
+	ttls := make([]*redis.DurationCmd, len(keys))
+	for i, key := range keys {
+		ttls[i] = p.PTTL(ctx, key)
+	}
+	return ttls
+}
+
+// ttls takes down when the keys' entries end.
+func (r *reader) ttls(ctx context.Context, keys []string) error {
+	var ttls []*redis.DurationCmd
+	_ = within(ctx, readTimeout, func(ctx context.Context) error {
+		_, err := r.node.Pipelined(ctx, func(p redis.Pipeliner) error {
+			ttls = askTTLs(ctx, p, keys)
+			return nil
+		})
+		return err
+	})
+	for i, key := range keys {
+		ttl, err := ttls[i].Result()
+		if err != nil {
+			return fmt.Errorf("cannot read when revocations end (PTTL): %w", err)
+		}
+		if kind, issuer, name, ok := parseKey(key); ok && ttl != noKey {
+			r.ledger.ends(kind, issuer, name, r.ledger.expiry(ttl))
+		}
+	}
+	return nil
 }
 
 // noKey is PTTL's answer for a key that is not there (as go-redis gives it).
@@ -250,7 +302,7 @@ func isMoved(err error) bool {
 	return strings.HasPrefix(text, "MOVED ") || strings.HasPrefix(text, "ASK ") || strings.HasPrefix(text, "TRYAGAIN")
 }
 
-func (r *reader) apply(key, value string, wrongType bool, ttl time.Duration) error {
+func (r *reader) apply(key, value string, wrongType bool, expires int64) error {
 	kind, issuer, name, ok := parseKey(key)
 	if !ok {
 		return nil
@@ -261,7 +313,7 @@ func (r *reader) apply(key, value string, wrongType bool, ttl time.Duration) err
 	}
 	if until == nothing {
 		r.ledger.lift(kind, issuer, name)
-	} else if !r.ledger.put(kind, issuer, name, mark{until, r.ledger.expiry(ttl)}, r.limit, r.keep) {
+	} else if !r.ledger.put(kind, issuer, name, mark{until, expires}, r.limit, r.keep) {
 		return errFull{r.limit}
 	}
 	return nil

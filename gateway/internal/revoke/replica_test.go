@@ -332,6 +332,57 @@ func TestEvictionWarning(t *testing.T) {
 	}
 }
 
+// TestExpiriesAreReadAfterwards loads what is revoked first, and takes down
+// when it ends then: of keys of every type, and of such as have gone meanwhile.
+func TestExpiriesAreReadAfterwards(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	s := serve(t)
+	set := func(name string, ttl time.Duration) { s.Set(ctx, Key(JTI, "main", name), 1, ttl) }
+	set("hour", time.Hour)
+	set("ever", 0)
+	set("lifted", time.Hour)
+	set("deleted", time.Hour)
+	s.HSet(ctx, Key(JTI, "main", "hash"), "a", "b")
+	s.Expire(ctx, Key(JTI, "main", "hash"), time.Hour)
+	l := newLedger()
+	r := reader{ledger: l, limit: DefaultMaxEntries, node: connect(t, s.addr), keep: true, later: true}
+	again := r
+	again.keep, again.later = false, false
+	nothing := func() error { return nil }
+	if err := r.scan(ctx, nothing); err != nil {
+		t.Fatal(err)
+	}
+	revoked := func(name string) bool { return l.revokes(withJTI(t, name), l.rows([]Kind{JTI})) == JTI }
+	for _, name := range []string{"hour", "ever", "lifted", "deleted", "hash"} {
+		if !revoked(name) {
+			t.Errorf("%s: not revoked after the first reading", name)
+		}
+	}
+	s.Del(ctx, Key(JTI, "main", "deleted"))
+	s.Set(ctx, Key(JTI, "main", "lifted"), NotRevoked, time.Hour)
+	if err := again.read(ctx, []string{Key(JTI, "main", "deleted"), Key(JTI, "main", "lifted")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.expiries(ctx, nothing); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]time.Duration{"hour": time.Hour, "deleted": lostTTL, "hash": time.Hour} {
+		d := l.digest("main", name)
+		m := l.tables[JTI.index()].shards[d.lo%shards].m[d]
+		if left := time.Until(l.time(m.expires)); !revoked(name) || left > want || left < want-time.Minute {
+			t.Errorf("%s: revoked %v for %s, want %s", name, revoked(name), left, want)
+		}
+	}
+	d := l.digest("main", "ever")
+	if m := l.tables[JTI.index()].shards[d.lo%shards].m[d]; m.expires != never {
+		t.Errorf("ever: ends at %d", m.expires)
+	}
+	if revoked("lifted") {
+		t.Error("lifted: revoked")
+	}
+}
+
 func TestTooMany(t *testing.T) {
 	s := serve(t)
 	for n := range 20 {

@@ -89,7 +89,8 @@ func (s *session) track(ctx context.Context) error {
 	return err
 }
 
-// keep loads everything and then reads what the server tells of.
+// keep loads everything and then reads what the server tells of. It is in step
+// as soon as it knows what is revoked; until when comes after.
 func (s *session) keep(ctx context.Context, told *pending) error {
 	readTold := func() error {
 		keys, good := told.take()
@@ -103,7 +104,7 @@ func (s *session) keep(ctx context.Context, told *pending) error {
 	}
 	start := max(s.reader.ledger.now(), 1)
 	load := s.reader
-	load.keep = true
+	load.keep, load.later = true, s.reader.cluster == nil
 	err := load.scan(ctx, func() error {
 		keys, _ := told.take()
 		return s.reader.read(ctx, keys)
@@ -112,6 +113,11 @@ func (s *session) keep(ctx context.Context, told *pending) error {
 		return err
 	}
 	s.report(standing{mode: Tracking, connected: true, inStep: true, good: start, loaded: true, warning: s.warning})
+	if load.later {
+		if err := load.expiries(ctx, readTold); err != nil {
+			return err
+		}
+	}
 	for {
 		select {
 		case <-ctx.Done():
