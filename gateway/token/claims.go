@@ -37,8 +37,14 @@ func (k Kind) String() string {
 
 // Value is one JSON value of the claims, immutable. The zero Value is Missing.
 type Value struct {
-	kind  Kind
-	text  string   // String: decoded; Number, Bool: as in the token; Array, Object: the token's bytes
+	text string    // String: decoded; Number, Bool: as in the token; Array, Object: the token's bytes
+	in   *contents // Array, Object
+	kind Kind
+}
+
+// contents are apart, since most values are scalars, and of remembered tokens
+// there are many.
+type contents struct {
 	names []string // Object: names beside items
 	items []Value
 }
@@ -71,7 +77,7 @@ func (v Value) Items() []Value {
 	if v.kind != Array {
 		return nil
 	}
-	return v.items
+	return v.in.items
 }
 
 // Members yields an object's members in the token's order.
@@ -80,8 +86,8 @@ func (v Value) Members() iter.Seq2[string, Value] {
 		if v.kind != Object {
 			return
 		}
-		for i, name := range v.names {
-			if !yield(name, v.items[i]) {
+		for i, name := range v.in.names {
+			if !yield(name, v.in.items[i]) {
 				return
 			}
 		}
@@ -90,9 +96,12 @@ func (v Value) Members() iter.Seq2[string, Value] {
 
 // Member returns the object's member of exactly that name, or Missing.
 func (v Value) Member(name string) Value {
-	for i, n := range v.names {
+	if v.kind != Object {
+		return Value{}
+	}
+	for i, n := range v.in.names {
 		if n == name {
-			return v.items[i]
+			return v.in.items[i]
 		}
 	}
 	return Value{}
@@ -158,6 +167,7 @@ func parseValue(dec *jsontext.Decoder, src string) (Value, error) {
 	default:
 		return parseScalar(dec, src)
 	}
+	v.in = &contents{}
 	if dec.StackDepth() >= MaxDepth {
 		return Value{}, fmt.Errorf("the JSON nests deeper than %d", MaxDepth)
 	}
@@ -167,7 +177,7 @@ func parseValue(dec *jsontext.Decoder, src string) (Value, error) {
 	start := dec.InputOffset() - 1
 	if start == 0 { // room for the claims themselves, most often a dozen
 		n := min(16, 1+len(src)/20)
-		v.names, v.items = make([]string, 0, n), make([]Value, 0, n)
+		v.in.names, v.in.items = make([]string, 0, n), make([]Value, 0, n)
 	}
 	for dec.PeekKind() != end {
 		if v.kind == Object {
@@ -175,13 +185,13 @@ func parseValue(dec *jsontext.Decoder, src string) (Value, error) {
 			if err != nil {
 				return Value{}, err
 			}
-			v.names = append(v.names, name.text)
+			v.in.names = append(v.in.names, name.text)
 		}
 		item, err := parseValue(dec, src)
 		if err != nil {
 			return Value{}, err
 		}
-		v.items = append(v.items, item)
+		v.in.items = append(v.in.items, item)
 	}
 	if _, err := dec.ReadToken(); err != nil {
 		return Value{}, syntaxError(err)
@@ -248,10 +258,10 @@ func (c Claims) Lookup(p Path) Value {
 			v = v.Member(step)
 		case Array:
 			i, err := strconv.Atoi(step)
-			if err != nil || i < 0 || i >= len(v.items) || strconv.Itoa(i) != step {
+			if err != nil || i < 0 || i >= len(v.in.items) || strconv.Itoa(i) != step {
 				return Value{}
 			}
-			v = v.items[i]
+			v = v.in.items[i]
 		default:
 			return Value{}
 		}

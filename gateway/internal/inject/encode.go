@@ -141,11 +141,20 @@ func encode(v token.Value, single, list bool) string {
 		}
 		return string(b)
 	case kind == token.String && single:
-		return string(escape(b, v.Text(), true))
+		return escaped(b, v.Text(), true)
 	case list:
 		return ""
 	}
-	return string(escape(b, plain(v), false))
+	return escaped(b, plain(v), false)
+}
+
+// escaped is escape's result as a string, and s itself where nothing had to
+// be: most headers then take no memory beside the claims.
+func escaped(b []byte, s string, item bool) string {
+	if b = escape(b, s, item); string(b) == s {
+		return s
+	}
+	return string(b)
 }
 
 // plain returns a value as text, before it is escaped.

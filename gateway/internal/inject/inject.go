@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"golang.org/x/net/http/httpguts"
 
@@ -37,7 +39,7 @@ type Claim struct {
 // wants as a key, Value safe for HTTP.
 type Header struct{ Name, Value string }
 
-// Rules are compiled [Options], immutable and safe for concurrent use.
+// Rules are compiled [Options], safe for concurrent use.
 type Rules struct {
 	prefix   string
 	iss      string    // the canonical name of the header that carries iss
@@ -47,6 +49,9 @@ type Rules struct {
 	named    []string  // names given in Options.Claims, lower case
 	maxBytes int
 	owners   [2]owner // of what tokens remember: without and with iss always
+
+	names  sync.Map     // claim -> canonical header name, at most maxNames
+	shared atomic.Int64 // how many were to be in names
 }
 
 // owner is something to point at; it must not be of size zero, or two of them

@@ -1,5 +1,7 @@
 package inject
 
+import "strings"
+
 // Name folds a claim's name to the part of a header's name after the prefix:
 // a hyphen goes before each ASCII capital that follows a lower-case ASCII
 // letter, letters become lower case, each run of anything but ASCII letters
@@ -29,8 +31,23 @@ func appendName(b []byte, claim string) []byte {
 }
 
 // header returns the canonical name of the header for a claim, or "" if its
-// folded name is empty.
+// folded name is empty. Tokens have the same few claims, whose headers share
+// their names.
 func (r *Rules) header(claim string) string {
+	if name, ok := r.names.Load(claim); ok {
+		return name.(string)
+	}
+	name := r.canonical(claim)
+	if r.shared.Add(1) <= maxNames {
+		r.names.Store(strings.Clone(claim), name) // the claim's name is part of its token
+	}
+	return name
+}
+
+// maxNames bounds the names that are shared.
+const maxNames = 1024
+
+func (r *Rules) canonical(claim string) string {
 	var buf [64]byte
 	b := appendName(append(buf[:0], r.prefix...), claim)
 	if len(b) == len(r.prefix) {
