@@ -286,3 +286,91 @@ func TestFlags(t *testing.T) {
 		}
 	}
 }
+
+// TestASoakLeavesNothing is a short soak; make soak is the one that shows what
+// grows slowly.
+func TestASoakLeavesNothing(t *testing.T) {
+	needs(t)
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		t.Skip(err)
+	}
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil { // nginx's workers may run as another user
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	if err := run(t.Context(), []string{"-soak", "-for", "15s", "-quick", "-results", dir}, &out); err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "soak-*.json"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("raw results: %v %v", files, err)
+	}
+	text, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kept struct{ Results []soakResult }
+	if err := json.Unmarshal(text, &kept); err != nil {
+		t.Fatal(err)
+	}
+	if len(kept.Results) != 2 {
+		t.Fatalf("%d gateways", len(kept.Results))
+	}
+	for _, r := range kept.Results {
+		if len(r.Samples) < 5 || r.Before.Goroutines == 0 || r.After.Requests <= r.Before.Requests {
+			t.Errorf("%s: not all was measured: %d samples, %+v, %+v", r.Gateway, len(r.Samples), r.Before, r.After)
+		}
+	}
+	for _, c := range allCallers {
+		if n := kept.Results[0].Tallies[c.name]; n == nil || n.Done == n.Explained {
+			t.Errorf("%s: never answered", c.name)
+		}
+	}
+	for _, v := range allVandals {
+		if n := kept.Results[0].Tallies[v.name]; n == nil || n.Done == n.Explained {
+			t.Errorf("%s: never done", v.name)
+		}
+	}
+	for _, u := range allUpsets {
+		if n := kept.Results[0].Tallies[u.name]; n == nil && u.every < 10*time.Second {
+			t.Errorf("%s: never caused", u.name)
+		}
+	}
+	if left := leftOver(t, dir); len(left) > 0 {
+		t.Errorf("left over: %q", left)
+	}
+}
+
+// TestALeakIsFound: what a soak that found nothing is worth.
+func TestALeakIsFound(t *testing.T) {
+	t.Parallel()
+	held := vitals{Goroutines: 20, Files: 20, Heap: 20 << 20, Resident: 60 << 20}
+	for name, leak := range map[string]func(*vitals){
+		"goroutines":  func(v *vitals) { v.Goroutines += moreGoroutines + 1 },
+		"files":       func(v *vitals) { v.Files += moreFiles + 1 },
+		"heap":        func(v *vitals) { v.Heap += moreHeap + 1 },
+		"memory":      func(v *vitals) { v.Resident += moreResident + 1 },
+		"connections": func(v *vitals) { v.Connections++ },
+		"500":         func(v *vitals) { v.Faults++ },
+		"":            func(*vitals) {},
+	} {
+		after := held
+		leak(&after)
+		s := &soak{rig: &rig{out: io.Discard}}
+		if guilty := s.judge(soakResult{Gateway: name, Before: held, After: after}); guilty != (name != "") || (len(s.faults) > 0) != guilty {
+			t.Errorf("%q: %v %q", name, guilty, s.faults)
+		}
+	}
+	o := &outages{}
+	before := time.Now()
+	o.begin()
+	if now := time.Now(); !o.explain(before, now) || o.explain(before.Add(-2*time.Second), before.Add(-time.Second)) {
+		t.Error("an outage explains what came before it, or nothing")
+	}
+	o.end()
+	if later := time.Now().Add(2 * time.Second); !o.explain(before, later) || o.explain(later, later) {
+		t.Error("an outage explains what came after it, or nothing")
+	}
+}

@@ -1,7 +1,8 @@
 // Command bench measures Gatehouse beside its peers: nginx with Lua, HAProxy,
 // and both as plain proxies. All do the same job on the same machine in one
 // run, their answers are checked before they are timed, and the rounds are in
-// random order. docs/benchmarks.md says what the columns mean.
+// random order. docs/benchmarks.md says what the columns mean. With -soak it
+// loads Gatehouse alone, and fails if anything is left behind.
 package main
 
 import (
@@ -36,6 +37,8 @@ type settings struct {
 	rate               int
 	cases, peers       string
 	quick, grow, docs  bool
+	soak               bool
+	length             time.Duration // of the soak
 	results            string
 }
 
@@ -54,6 +57,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags.BoolVar(&s.quick, "quick", false, "one short round of few cases, to see that all works; its figures mean nothing")
 	flags.BoolVar(&s.grow, "grow", false, "measure how Gatehouse's cost grows, instead of its peers; -cases are the tables")
 	flags.IntVar(&s.most, "most", 1_000_000, "with -grow: the largest size that is tried")
+	flags.BoolVar(&s.soak, "soak", false, "load Gatehouse with everything at once, and look whether anything is left behind")
+	flags.DurationVar(&s.length, "for", 10*time.Minute, "with -soak: how long, after a warm-up of a tenth of it")
 	flags.BoolVar(&s.docs, "docs", false, "write the tables and charts into docs/")
 	flags.StringVar(&s.results, "results", "", "the `directory` of the raw results; test/bench/results without it")
 	if err := flags.Parse(args); err != nil {
@@ -65,7 +70,10 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 			s.cases = "pass-through,many-tokens,first-rs256"
 		}
 	}
-	if s.docs && (s.quick || s.rounds < 3) {
+	if s.docs && s.soak && s.length < 10*time.Minute {
+		return errors.New("-docs wants a soak of ten minutes at least: what grows slowly does not show in less")
+	}
+	if s.docs && !s.soak && (s.quick || s.rounds < 3) {
 		return errors.New("-docs wants three rounds at least, and not -quick: docs show what was measured with care")
 	}
 	r, err := newRig(ctx, out, s)
@@ -73,6 +81,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	defer r.close()
+	if s.soak {
+		return r.soak()
+	}
 	if s.grow {
 		return r.growth()
 	}
@@ -119,7 +130,7 @@ func (r *rig) keep(name string, results any, tables []table, chart string) error
 	if err := replaceBetween(page, name, text.String()); err != nil {
 		return err
 	}
-	svg := map[string]string{"peers": "benchmarks.svg", "growth": "growth.svg"}[name]
+	svg := map[string]string{"peers": "benchmarks.svg", "growth": "growth.svg", "soak": "soak.svg"}[name]
 	return os.WriteFile(filepath.Join(r.root, "docs", svg), []byte(chart), 0o644)
 }
 

@@ -21,7 +21,8 @@ type process struct {
 
 // launch starts a program that writes to a file.
 func launch(cmd *exec.Cmd, output string) (*process, error) {
-	file, err := os.Create(output)
+	// Whoever cuts the file shorter while the program runs must not leave a hole.
+	file, err := os.OpenFile(output, os.O_CREATE|os.O_TRUNC|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}

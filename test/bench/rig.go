@@ -95,7 +95,8 @@ func (r *rig) furnish() (err error) {
 			return err
 		}
 	}
-	if err := r.certificate(); err != nil {
+	b.Certificate, b.CertificateKey = filepath.Join(r.dir, "localhost.pem"), filepath.Join(r.dir, "localhost.key")
+	if err := r.certificate(b.Certificate, b.CertificateKey); err != nil {
 		return err
 	}
 	b.Audience, b.Privilege, b.Answer, b.Cores = audience, privilege, strings.Repeat("x", 200), runtime.NumCPU()
@@ -120,7 +121,7 @@ func (r *rig) furnish() (err error) {
 }
 
 // certificate makes one for localhost that signs itself: nobody verifies it.
-func (r *rig) certificate() error {
+func (r *rig) certificate(file, keyFile string) error {
 	now := time.Now()
 	cert := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "localhost"}, DNSNames: []string{"localhost"},
 		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour)}
@@ -134,9 +135,8 @@ func (r *rig) certificate() error {
 	}
 	public := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	private := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})
-	r.base.Certificate, r.base.CertificateKey = filepath.Join(r.dir, "localhost.pem"), filepath.Join(r.dir, "localhost.key")
-	return errors.Join(os.WriteFile(r.base.Certificate, public, 0o600), os.WriteFile(r.base.CertificateKey, private, 0o600),
-		os.WriteFile(r.base.Certificate+".bundle", append(public, private...), 0o600))
+	return errors.Join(os.WriteFile(file, public, 0o600), os.WriteFile(keyFile, private, 0o600),
+		os.WriteFile(file+".bundle", append(public, private...), 0o600))
 }
 
 // serve starts what stands behind the peers.
@@ -160,29 +160,41 @@ func (r *rig) serve() error {
 	r.provider = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = r.provider.Serve(listener) }()
 
-	backend := r.base
-	backend.Dir = filepath.Join(r.dir, "backend")
 	if r.base.Backend, err = freeAddress(); err != nil {
 		return err
 	}
-	backend.Backend = r.base.Backend
-	file, err := backend.fill("backend.conf")
-	if err != nil {
+	if r.backend, err = r.startBackend("backend", r.base.Backend); err != nil {
 		return err
-	}
-	if r.backend, err = launch(exec.Command(nginx(), "-p", backend.Dir, "-c", file), filepath.Join(r.dir, "backend.out")); err != nil {
-		return err
-	}
-	if err := r.accepts(r.backend, backend.Backend); err != nil {
-		return fmt.Errorf("the backend: %w", err)
 	}
 	return r.startRedis()
 }
 
+// startBackend starts an nginx that answers at an address. Its files are in a
+// directory of that name.
+func (r *rig) startBackend(name, address string) (*process, error) {
+	site := r.base
+	site.Dir, site.Backend = filepath.Join(r.dir, name), address
+	if err := os.MkdirAll(site.Dir, 0o755); err != nil {
+		return nil, err
+	}
+	file, err := site.fill("backend.conf")
+	if err != nil {
+		return nil, err
+	}
+	p, err := launch(exec.Command(nginx(), "-p", site.Dir, "-c", file), filepath.Join(r.dir, name+".out"))
+	if err != nil {
+		return nil, err
+	}
+	if err := r.accepts(p, address); err != nil {
+		p.stop()
+		return nil, fmt.Errorf("the backend: %w", err)
+	}
+	return p, nil
+}
+
 // startRedis starts an empty Redis, anew if there is one.
 func (r *rig) startRedis() (err error) {
-	program, err := exec.LookPath("redis-server")
-	if err != nil {
+	if _, err := exec.LookPath("redis-server"); err != nil {
 		r.say("%v: gatehouse without bare is not measured", err)
 		return nil
 	}
@@ -192,8 +204,13 @@ func (r *rig) startRedis() (err error) {
 	if r.base.Redis, err = freeAddress(); err != nil {
 		return err
 	}
+	return r.launchRedis()
+}
+
+// launchRedis starts an empty Redis at its address.
+func (r *rig) launchRedis() (err error) {
 	_, port, _ := net.SplitHostPort(r.base.Redis)
-	r.redis, err = launch(exec.Command(program, "--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "no",
+	r.redis, err = launch(exec.Command("redis-server", "--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "no",
 		"--maxmemory-policy", "noeviction", "--dir", r.dir), filepath.Join(r.dir, "redis.out"))
 	if err != nil {
 		return err
