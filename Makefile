@@ -4,6 +4,7 @@
 # make vuln   known vulnerabilities that the program reaches
 # make build  bin/gatehouse, static        make demo   the whole story in one process
 # make bench  Gatehouse beside nginx and HAProxy (docs/benchmarks.md); BENCH=-quick to see that it works, BENCH=-grow for how its cost grows
+# make soak   Gatehouse alone, under everything at once, and what it holds afterwards; SOAK="-for 1m" for a short one
 
 # The tools are pinned here and built by go run, so that they add nothing to go.mod.
 GOLANGCI    = go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
@@ -83,6 +84,12 @@ demo:
 .PHONY: bench bench-tools
 bench: redis bench-tools
 	go run ./test/bench $(BENCH)
+
+SOAK = -for 10m
+
+.PHONY: soak
+soak: redis bench-tools
+	go run ./test/bench -soak $(SOAK)
 
 bench-tools:
 	@missing=; \
