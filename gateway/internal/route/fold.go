@@ -4,9 +4,39 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"unicode"
 )
+
+// cover has every pattern ignore case that lies under one which does: the
+// backend makes no difference there, and another case of such a pattern's
+// letters would fall past both, to whatever else is for any path.
+func (t *Table) cover() {
+	if !slices.ContainsFunc(t.patterns, func(p Pattern) bool { return p.IgnoreCase }) {
+		return
+	}
+	ignoring := http.NewServeMux()
+	for i, p := range t.patterns {
+		for _, method := range p.everyMethod() {
+			if p.IgnoreCase {
+				_ = register(ignoring, method, p.Host+foldPattern(p.Path), i) // what is wrong with it New tells
+			}
+		}
+	}
+	for i, p := range t.patterns {
+		example, err := p.example()
+		if err != nil {
+			continue
+		}
+		folded := at(example, foldPath(example.URL.EscapedPath()))
+		for _, folded.Method = range p.everyMethod() {
+			if covering, _ := ask(ignoring, folded); covering >= 0 {
+				t.patterns[i].IgnoreCase = true
+			}
+		}
+	}
+}
 
 // fold builds the second table if a pattern ignores the case of letters.
 func (t *Table) fold(errs []error) {
@@ -21,11 +51,7 @@ func (t *Table) fold(errs []error) {
 		return
 	}
 	for i, p := range t.patterns {
-		methods := p.Methods
-		if len(methods) == 0 {
-			methods = []string{""}
-		}
-		for _, method := range methods {
+		for _, method := range p.everyMethod() {
 			pattern := p.Host + foldPattern(p.Path)
 			if errs[i] == nil && register(t.folded, method, pattern, i) != nil && ignores[pattern] {
 				errs[i] = errors.New("it differs from another route's in the case of letters alone, which ignore_case says to ignore")

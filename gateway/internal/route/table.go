@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -44,14 +45,11 @@ type Table struct {
 // says what it conflicts with, with an example of a path that both match, or
 // why no request can reach it.
 func New(patterns []Pattern) (*Table, []error) {
-	t := &Table{mux: http.NewServeMux(), patterns: patterns}
+	t := &Table{mux: http.NewServeMux(), patterns: slices.Clone(patterns)}
+	t.cover()
 	errs := make([]error, len(patterns))
 	for i, p := range patterns {
-		methods := p.Methods
-		if len(methods) == 0 {
-			methods = []string{""}
-		}
-		for _, method := range methods {
+		for _, method := range p.everyMethod() {
 			if err := register(t.mux, method, p.Host+p.Path, i); err != nil {
 				errs[i] = err
 				break
@@ -59,7 +57,7 @@ func New(patterns []Pattern) (*Table, []error) {
 		}
 	}
 	t.fold(errs)
-	for i, p := range patterns {
+	for i, p := range t.patterns {
 		if errs[i] != nil {
 			continue
 		}
@@ -233,6 +231,14 @@ func ask(mux *http.ServeMux, r *http.Request) (index int, err error) {
 		return -1, &MethodNotAllowed{f.header.Get("Allow")}
 	}
 	return -1, &NotFound{} // a redirect of ServeMux's, to a trailing slash, too
+}
+
+// everyMethod is what the pattern is registered for, "" for whatever method.
+func (p Pattern) everyMethod() []string {
+	if len(p.Methods) == 0 {
+		return []string{""}
+	}
+	return p.Methods
 }
 
 // example is a request for the pattern, with ~ for every wildcard.

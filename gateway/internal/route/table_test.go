@@ -166,6 +166,32 @@ func TestMatch(t *testing.T) {
 	}
 }
 
+// TestWhatLiesUnderIgnoresCase: a more specific pattern need not say again that
+// the backend ignores case.
+func TestWhatLiesUnderIgnoresCase(t *testing.T) {
+	patterns := []Pattern{
+		{Path: "/admin/{rest...}", IgnoreCase: true},
+		{Path: "/admin/keys", Methods: []string{"POST", "GET"}},
+		{Host: "a.example", Path: "/Admin/keys"},
+		{Path: "/{rest...}"},
+	}
+	table := mustTable(t, patterns...)
+	for _, c := range []struct {
+		method, host, target string
+		want                 int
+	}{
+		{"GET", "h", "/admin/keys", 1}, {"GET", "h", "/Admin/KEYS", 1}, {"DELETE", "h", "/Admin/KEYS", 0}, {"GET", "h", "/Admin/x", 0},
+		{"GET", "a.example", "/ADMIN/keys", 2}, {"GET", "h", "/Other", 3},
+	} {
+		if m, err := table.Match(request(t, c.method, c.host, c.target)); err != nil || m.Index != c.want {
+			t.Errorf("%s %s%s: %d, %v; want %d", c.method, c.host, c.target, m.Index, err, c.want)
+		}
+	}
+	if _, errs := New(append(patterns, Pattern{Path: "/admin/Keys", Methods: []string{"GET"}})); errs[4] == nil {
+		t.Error("of two patterns that such a backend takes for one, one is never reached")
+	}
+}
+
 func TestPathValues(t *testing.T) {
 	r := request(t, "GET", "h", "/heroes/a%20b")
 	if _, err := mustTable(t, house...).Match(r); err != nil {
