@@ -13,7 +13,7 @@ var ownedNames = map[string]bool{
 	"http2-settings": true, "expect": true, "range": true, "max-forwards": true, "via": true, "date": true, "origin": true,
 	"accept": true, "cache-control": true, "pragma": true, "priority": true,
 	"authorization": true, "cookie": true, "set-cookie": true, "www-authenticate": true,
-	"forwarded": true, "x-real-ip": true, "x-request-id": true, "traceparent": true, "tracestate": true, "client-cert": true, "x-gatehouse-would-refuse": true,
+	"forwarded": true, "x-real-ip": true, "x-request-id": true, "traceparent": true, "tracestate": true, "x-original-url": true, "x-rewrite-url": true, "client-cert": true, "x-gatehouse-would-refuse": true,
 }
 
 // ownedFamilies are the beginnings of further such names.

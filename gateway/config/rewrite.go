@@ -49,6 +49,8 @@ func (r *reader) requestEdits(path string, f *fileHeaderEdits, h *Headers) Heade
 		case folded == "forwarded" || folded == "x-real-ip" || folded == "x-request-id" || folded == "traceparent" || folded == "tracestate" ||
 			strings.HasPrefix(folded, "x-forwarded-") || folded == "client-cert" || strings.HasPrefix(folded, "client-cert-"):
 			return "is set by the gateway itself"
+		case folded == "x-original-url" || folded == "x-rewrite-url":
+			return "tells some backends of another path than the one that was authorised, and is dropped"
 		}
 		return ""
 	})

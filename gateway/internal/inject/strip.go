@@ -6,9 +6,11 @@ import (
 )
 
 // What the gateway tells backends about the connection, lower case. A name in
-// openNames stands for every name that it starts.
+// openNames stands for every name that it starts. The last two exact ones are
+// those by which frameworks let a proxy say another path than the request's
+// (CVE-2018-14773): a client would reach a protected one by a public route.
 var (
-	exactNames = [...]string{"forwarded", "x-real-ip", "x-request-id", "traceparent", "tracestate"}
+	exactNames = [...]string{"forwarded", "x-real-ip", "x-request-id", "traceparent", "tracestate", "x-original-url", "x-rewrite-url"}
 	openNames  = [...]string{"x-forwarded-", "client-cert"}
 )
 
@@ -20,8 +22,8 @@ const wouldRefuse = "x-gatehouse-would-refuse" // as [folds] wants it
 
 // Request drops from h what only the gateway may tell a backend: every header
 // with the prefix, every header that a claim is sent in, [WouldRefuse], and the forwarding
-// headers (Forwarded, X-Forwarded-*, X-Real-Ip, X-Request-Id, traceparent,
-// tracestate, Client-Cert*). If trusted says that a trusted proxy sent the
+// headers (Forwarded, X-Forwarded-*, X-Real-Ip, X-Request-Id, X-Original-Url,
+// X-Rewrite-Url, traceparent, tracestate, Client-Cert*). If trusted says that a trusted proxy sent the
 // request, forwarding headers in their exact spelling stay.
 //
 // Names are compared folded: CGI, PHP, WSGI and others read X_Jwt_Sub and
@@ -43,9 +45,9 @@ func (r *Rules) Request(h http.Header, trusted bool) {
 // No proxy is trusted to send any of these there: RFC 9110 §6.5.1 forbids
 // routing and authentication fields in trailers.
 //
-// Fields that say who is calling or frame the message go as well: a backend
-// that merges trailers into its headers would read another token there than
-// the one that was verified.
+// Fields that say who is calling, ask for another method or frame the message go
+// as well: a backend that merges trailers into its headers would read another
+// token there than the one that was verified.
 func (r *Rules) Trailer(t http.Header) {
 	r.Request(t, false)
 	for name := range t {
@@ -60,7 +62,7 @@ func (r *Rules) Trailer(t http.Header) {
 	}
 }
 
-var notTrailers = [...]string{"authorization", "proxy-authorization", "cookie", "set-cookie", "host", "transfer-encoding", "te", "trailer", "connection", "upgrade", "expect", "cache-control", "max-forwards"}
+var notTrailers = [...]string{"authorization", "proxy-authorization", "cookie", "set-cookie", "host", "transfer-encoding", "te", "trailer", "connection", "upgrade", "expect", "cache-control", "max-forwards", "x-http-method-override", "x-http-method", "x-method-override"}
 
 // Response drops headers with the prefix and [WouldRefuse] from a backend's
 // response, or from its trailers: they are told to backends, not to callers.

@@ -50,6 +50,9 @@ func TestRequest(t *testing.T) {
 		{"X-Request_id", false, false},
 		{"Traceparent", false, true},
 		{"Tracestate", false, true},
+		{"X-Original-Url", false, true},
+		{"X_Original_URL", false, false},
+		{"X-Rewrite-Url", false, true},
 		{"Client-Cert", false, true},
 		{"Client-Cert-Chain", false, true},
 		{"Client_cert", false, false},
@@ -163,7 +166,7 @@ func FuzzStrip(f *testing.F) {
 		ours := strings.HasPrefix(s, "x-jwt-")
 		keep := !ours && s != "x-user-email"
 		if keep && (strings.HasPrefix(s, "x-forwarded-") || strings.HasPrefix(s, "client-cert") ||
-			slices.Contains([]string{"forwarded", "x-real-ip", "x-request-id", "traceparent", "tracestate"}, s)) {
+			slices.Contains([]string{"forwarded", "x-real-ip", "x-request-id", "traceparent", "tracestate", "x-original-url", "x-rewrite-url"}, s)) {
 			keep = trusted && name == http.CanonicalHeaderKey(s)
 		}
 		h := http.Header{name: {"v"}}
