@@ -159,10 +159,8 @@ func (x *exchange) canonical() error {
 	if x.r.Method == http.MethodConnect {
 		return refuse(token.BadRequest, "CONNECT is refused: this is no forward proxy")
 	}
-	// httputil would pass Upgrade: h2c on (golang/go#80416); whatever is not
-	// WebSocket opens a tunnel whose requests nobody checks.
-	if upgrade := x.r.Header["Upgrade"]; upgrade != nil && (len(upgrade) != 1 || !strings.EqualFold(upgrade[0], "websocket")) {
-		return refuse(token.BadRequest, "an upgrade to %s is refused; only websocket is forwarded", bounded(strings.Join(upgrade, ", ")))
+	if err := x.upgrade(); err != nil {
+		return err
 	}
 	if x.r.ProtoMajor >= 2 {
 		// HTTP/2 has one way to say each of these (RFC 9113 §8.3.1), and net/http
@@ -187,6 +185,8 @@ func (x *exchange) canonical() error {
 		return refuse(token.BadRequest, "the request target %s is neither a path nor an http URL", strconv.Quote(bounded(x.r.RequestURI)))
 	case x.r.Host == "" && x.r.ProtoAtLeast(1, 1):
 		return refuse(token.BadRequest, "the host is empty")
+	case strings.ContainsAny(u.RawQuery, " #"): // HTTP/2 can say the first, and to HTTP/1.1 what follows it is the version
+		return refuse(token.BadRequest, "the query has a space or a #, where some backends end it")
 	}
 	if x.r.URL.Path == "" { // http://host without a path is that of its root (RFC 9112 §3.2.1)
 		x.r.URL.Path = "/"
@@ -196,6 +196,36 @@ func (x *exchange) canonical() error {
 		return refuse(token.BadRequest, "the host %s has bytes that no host has", strconv.Quote(bounded(x.r.Host)))
 	}
 	x.r.Host = host
+	return nil
+}
+
+// upgrade leaves of what the client offers to go on with websocket or nothing.
+// Whatever else opens a tunnel whose requests nobody checks, and httputil would
+// pass it on (golang/go#80416). An offer of h2c is ignored, as any server may
+// (RFC 9110 §7.8, RFC 9113 §3.1): Java's HttpClient and curl --http2 make it with
+// ordinary requests, which go on in HTTP/1.1.
+func (x *exchange) upgrade() error {
+	offered := x.r.Header["Upgrade"]
+	if offered == nil {
+		return nil
+	}
+	rest := offered[:0:0]
+	for protocol := range strings.SplitSeq(strings.Join(offered, ","), ",") {
+		switch protocol = strings.TrimSpace(protocol); {
+		case strings.EqualFold(protocol, "h2c"):
+			delete(x.r.Header, "Http2-Settings")
+		case protocol != "":
+			rest = append(rest, protocol)
+		}
+	}
+	switch {
+	case len(rest) == 0:
+		delete(x.r.Header, "Upgrade")
+	case len(rest) > 1 || !strings.EqualFold(rest[0], "websocket"):
+		return refuse(token.BadRequest, "an upgrade to %s is refused; only websocket is forwarded", bounded(strings.Join(rest, ", ")))
+	default:
+		x.r.Header["Upgrade"] = rest
+	}
 	return nil
 }
 

@@ -66,7 +66,7 @@ func (g *Gateway) Serve(ctx context.Context, listener, status net.Listener) (err
 	}
 	failed := make(chan error, 3)
 	front.Protocols.SetHTTP2(true)
-	front.Protocols.SetUnencryptedHTTP2(true) // by prior knowledge (RFC 9113 §3.3); an upgrade to it is refused
+	front.Protocols.SetUnencryptedHTTP2(true) // by prior knowledge (RFC 9113 §3.3); an upgrade to it is ignored
 	go func() { failed <- g.accept(front, callers, func(s *snapshot) *frontTLS { return s.tls }) }()
 	listening := []any{"listen", listener.Addr().String()}
 	for _, side := range []struct {

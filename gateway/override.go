@@ -12,9 +12,6 @@ import (
 // method than the request's. Header names come canonical from net/http.
 var overrideNames = [...]string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override"}
 
-// overrideParameter is the same in a query.
-const overrideParameter = "_method"
-
 // overridden returns the methods that a backend may take the request to have in
 // place of its own; nil: none is said.
 func overridden(r *http.Request) (methods []string) {
@@ -23,9 +20,15 @@ func overridden(r *http.Request) (methods []string) {
 			methods = append(methods, values...)
 		}
 	}
-	if r.URL.RawQuery != "" && (strings.Contains(r.URL.RawQuery, "method") || strings.Contains(r.URL.RawQuery, "%")) {
-		parameters, _ := url.ParseQuery(r.URL.RawQuery) // what cannot be parsed is left out
-		methods = append(methods, parameters[overrideParameter]...)
+	// Not url.ParseQuery: it leaves out what holds a semicolon or a bad escape.
+	for parameter := range strings.FieldsFuncSeq(r.URL.RawQuery, func(c rune) bool { return c == '&' || c == ';' }) {
+		name, value, _ := strings.Cut(parameter, "=")
+		if isOverrideParameter(name) {
+			if decoded, err := url.QueryUnescape(value); err == nil {
+				value = decoded
+			}
+			methods = append(methods, value)
+		}
 	}
 	return methods
 }
@@ -47,6 +50,19 @@ func (x *exchange) sameForOverrides() error {
 		}
 	}
 	return nil
+}
+
+// isOverrideParameter finds _method, as PHP reads names too: without spaces
+// before it, up to NUL, and with _ for a dot or a space. ASP.NET MVC takes the
+// headers' names from a query.
+func isOverrideParameter(name string) bool {
+	name, _, _ = strings.Cut(name, "%00")
+	name, err := url.QueryUnescape(name)
+	if err != nil {
+		return false
+	}
+	name = strings.TrimLeft(name, " ")
+	return isOverride(name) || len(name) == len("_method") && strings.IndexByte("_.", name[0]) >= 0 && strings.EqualFold(name[1:], "method")
 }
 
 // isOverride compares as CGI, PHP and WSGI do, to which X_HTTP_Method is X-HTTP-Method.

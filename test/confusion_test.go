@@ -44,6 +44,7 @@ func readings() []reading {
 	}
 	asChunks := got("Transfer-Encoding: chunked\r\n"+forwardedHead+"\r\n", chunks)
 	asLength := got("Content-Length: 5\r\n"+forwardedHead+"\r\n", "hello")
+	upgrade := "GET /x HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" + forwardedHead + "\r\n"
 	get := func(more string) string { return "GET /x HTTP/1.1\r\nHost: x\r\n" + more + forwardedHead + "\r\n" }
 	te := func(line string) string { return post(line+"\r\n", "0\r\n\r\n"+smuggled) }
 	cl := func(lines string) string { return post(lines, "hello") }
@@ -143,6 +144,7 @@ func readings() []reading {
 		// Trailers stay behind the body, and bring nothing that the gateway says.
 		{"a trailer of framing", post("Transfer-Encoding: chunked\r\nTrailer: Content-Length\r\n", "0\r\nContent-Length: 5\r\n\r\n"), "400 - close", ""},
 		{"a trailer nobody announced", chunked("0\r\nX-Jwt-Sub: eve\r\nAuthorization: x\r\n\r\n"), "200 keep", got("Transfer-Encoding: chunked\r\n"+forwardedHead+"\r\n", "0\r\n\r\n")},
+		{"a trailer of another method", post("Transfer-Encoding: chunked\r\nTrailer: X-HTTP-Method-Override\r\n", "0\r\nX-HTTP-Method-Override: DELETE\r\n\r\n"), "200 keep", got("Transfer-Encoding: chunked\r\n"+forwardedHead+"\r\n", "0\r\n\r\n")},
 		{"a trailer of the gateway's", post("Transfer-Encoding: chunked\r\nTrailer: X-Jwt-Sub, X-Sum\r\n", "0\r\nX-Jwt-Sub: eve\r\nX-Sum: 1\r\n\r\n"), "200 keep", got("Transfer-Encoding: chunked\r\nTrailer: X-Sum\r\n"+forwardedHead+"\r\n", "0\r\nX-Sum: 1\r\n\r\n")},
 
 		// Lines and names.
@@ -170,6 +172,7 @@ func readings() []reading {
 		{"a version in lower case", "GET /x http/1.1\r\nHost: x\r\n\r\n", "400 - close", ""},
 		{"a version of many digits", "GET /x HTTP/1.11\r\nHost: x\r\n\r\n", "400 - close", ""},
 		{"a tab in place of a space", "GET\t/x HTTP/1.1\r\nHost: x\r\n\r\n", "400 - close", ""},
+		{"a # in the query", "GET /x?a#b HTTP/1.1\r\nHost: x\r\n\r\n", "400 bad_request keep", ""},
 		{"two spaces", "GET  /x HTTP/1.1\r\nHost: x\r\n\r\n", "400 - close", ""},
 		{"a space in the target", "GET /x y HTTP/1.1\r\nHost: x\r\n\r\n", "400 - close", ""},
 		{"a method with a colon", "GE:T /x HTTP/1.1\r\nHost: x\r\n\r\n", "400 - close", ""},
@@ -202,11 +205,19 @@ func readings() []reading {
 		{"Host with a port too high", "GET /x HTTP/1.1\r\nHost: x:65536\r\n\r\n", "400 bad_request keep", ""},
 		{"Host with an empty port", "GET /x HTTP/1.1\r\nHost: x:\r\n\r\n", "200 keep", get("")},
 		{"Host in capitals with a dot", "GET /x HTTP/1.1\r\nHost: X.\r\n\r\n", "200 keep", get("")},
+		{"another path in a header", "GET /x HTTP/1.1\r\nHost: x\r\nX-Original-URL: /admin\r\nX_Rewrite_Url: /admin\r\n\r\n", "200 keep", get("")}, // CVE-2018-14773
 		{"X-Forwarded-Host", "GET /x HTTP/1.1\r\nHost: x\r\nX-Forwarded-Host: y\r\nForwarded: host=y\r\nX-Host: z\r\n\r\n", "200 keep", "GET /x HTTP/1.1\r\nHost: x\r\n" + forwardedHead + "X-Host: z\r\n\r\n"},
 
-		// Upgrades.
-		{"h2c", "GET /x HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n", "400 bad_request keep", ""},
-		{"h2c that Connection does not name", "GET /x HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\n\r\n", "400 bad_request keep", ""},
+		// Upgrades: an offer of h2c is as if it were not there (RFC 9110 §7.8).
+		{"h2c", "GET /x HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n", "200 keep", get("")},
+		{"h2c in capitals that Connection does not name", "GET /x HTTP/1.1\r\nHost: x\r\nUpgrade: H2C\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n", "200 keep", get("")},
+		{"h2c with a body", post("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\nContent-Length: 5\r\n", "hello"), "200 keep", asLength},
+		{"h2c with chunks", post("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\nTransfer-Encoding: chunked\r\n", chunks), "200 keep", asChunks},
+		{"HTTP/2 after an offer of it", "GET /x HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, close\r\nUpgrade: h2c\r\n\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "200 close", get("")},
+		{"h2c or WebSocket", "GET /x HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c, websocket\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n", "200 keep", upgrade},
+		{"WebSocket or h2c in two lines", "GET /x HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nUpgrade: h2c\r\n\r\n", "200 keep", upgrade},
+		{"an empty offer", "GET /x HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade:\r\n\r\n", "200 keep", get("")},
+		{"h2c or TLS", "GET /x HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c, TLS/1.0\r\n\r\n", "400 bad_request keep", ""},
 		{"HTTP2-Settings alone", "GET /x HTTP/1.1\r\nHost: x\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n", "200 keep", get("Http2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n")},
 		{"TLS", "OPTIONS /x HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: TLS/1.0\r\n\r\n", "400 bad_request keep", ""},
 
@@ -356,7 +367,10 @@ routes:
 	} {
 		g.do(t, "POST /heroes/1", "Content-Length: 0", override).refused(t, http.StatusBadRequest, "bad_request")
 	}
-	for _, query := range []string{"_method=DELETE", "a=b&_method=delete", "%5fmethod=DELETE", "_%6dethod=DELETE", "_method=POST&_method=DELETE"} {
+	for _, query := range []string{"_method=DELETE", "a=b&_method=delete", "%5fmethod=DELETE", "_%6dethod=DELETE", "_method=POST&_method=DELETE",
+		"a;_method=DELETE", "_method=DELETE;a", "_method=DELETE%", "_METHOD=DELETE", "X-HTTP-Method-Override=DELETE", "x-http-method=DELETE",
+		".method=DELETE", "+_method=DELETE", "%20.method=DELETE", "_method%00x=DELETE", "_method%00%zz=DELETE", // as PHP reads names
+	} {
 		g.do(t, "POST /heroes/1?"+query, "Content-Length: 0").refused(t, http.StatusBadRequest, "bad_request")
 	}
 	g.do(t, "POST /any/1", "Content-Length: 0", "X-HTTP-Method-Override: CONNECT").refused(t, http.StatusBadRequest, "bad_request")

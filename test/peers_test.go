@@ -225,6 +225,7 @@ routes:
 		version string
 	}{
 		{[]string{"--http1.1", "http://" + clear.listen}, "1.1"},
+		{[]string{"--http2", "http://" + clear.listen}, "1.1"}, // offers Upgrade: h2c
 		{[]string{"--http2-prior-knowledge", "http://" + clear.listen}, "2"},
 		{[]string{"--http1.1", "https://" + secure.listen}, "1.1"},
 		{[]string{"--http2", "https://" + secure.listen}, "2"},

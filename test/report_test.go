@@ -177,7 +177,7 @@ func TestReportEnforcesAllElse(t *testing.T) {
 		{"GET /heroes/1", 400, "bad_request", []string{bearer(poor), bearer(poor)}},
 		{"GET /heroes/..%2f", 400, "bad_path", nil},
 		{"GET /nowhere", 404, "no_route", nil},
-		{"GET /heroes/1", 400, "bad_request", []string{"Upgrade: h2c", "Connection: Upgrade"}},
+		{"GET /heroes/1", 400, "bad_request", []string{"Upgrade: spdy/3.1", "Connection: Upgrade"}},
 		{"GET /heroes/1", 431, "header_too_large", []string{bearer(p.token(t, claims{"long": strings.Repeat("x", 9000)}))}},
 		// An issuer's own mode covers the tokens that select it, verified or not.
 		{"GET /heroes/1", 403, "insufficient_privileges", []string{bearer(strict.sign(t, p.good(claims{"iss": "https://strict.example", "privileges": []string{}})))}},
