@@ -99,6 +99,13 @@ func TestServeWaitsOutWhatIsNoConfiguration(t *testing.T) {
 			write(t, g.beside("keys/main.pem"), main.pem(t))
 			write(t, g.beside("policies/own.yaml"), watchedPolicy[:strings.Index(watchedPolicy, "param")])
 		}},
+		{"a pipe", "the file is empty", func() {
+			write(t, g.beside("policies/own.yaml"), watchedPolicy)
+			rename(t, g.config, g.config+".away")
+			if err := syscall.Mkfifo(g.config, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}},
 	} {
 		harm.do()
 		eventually(t, harm.what+" is told of", func() bool {
@@ -107,7 +114,7 @@ func TestServeWaitsOutWhatIsNoConfiguration(t *testing.T) {
 		serves("first")
 	}
 	write(t, g.beside("edition"), "second")
-	write(t, g.beside("policies/own.yaml"), watchedPolicy)
+	rename(t, g.config+".away", g.config)
 	eventually(t, "what is whole again is taken up", func() bool { return g.hero(t, main).header.Get("X-Edition") == "second" })
 }
 

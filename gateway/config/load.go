@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"syscall"
 
 	"gopkg.in/yaml.v3"
 )
@@ -40,12 +41,18 @@ func Load(path string, o Options) (*Config, []Fault, error) {
 
 // readLimited returns at most one byte more of a file than one may have.
 func readLimited(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
 	return io.ReadAll(io.LimitReader(f, MaxBytes+1))
+}
+
+// open opens a file to read. A named pipe that nobody writes to is empty: to wait
+// for one would end all reloading, and keep serve from ending.
+func open(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 }
 
 // Parse reads the text of a configuration. file is its name, for positions, and

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 )
@@ -86,7 +85,7 @@ func (r *reader) resolve(reference string) (string, error) {
 
 // readIncluded returns the file's text without the newline at its end.
 func readIncluded(path string) (string, error) {
-	f, err := os.Open(path)
+	f, err := open(path)
 	if err != nil {
 		return "", err
 	}
