@@ -41,6 +41,21 @@ $(PROVIDER)/node_modules/.package-lock.json: $(PROVIDER)/package.json $(PROVIDER
 test-reloads: redis
 	RELOADS=1000 go test -race -count=1 -timeout 30m -run TestReloadsUnderLoad -v ./test/
 
+# make test-proxies   the decision endpoint behind Caddy, Traefik and Envoy, as make test has it behind nginx (needs Python's pip, which fetches them)
+PROXIES = test/proxies/.cache
+
+.PHONY: test-proxies
+test-proxies: redis peers $(PROXIES)/.installed
+	PROXIES=$(CURDIR)/$(PROXIES) go test -race -count=1 -timeout 10m -run TestProxiesAsk -v ./test/
+
+$(PROXIES)/.installed: test/proxies/requirements.txt
+	@python3 -m pip --version >/dev/null 2>&1 || \
+	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-pip; }
+	@rm -rf $(PROXIES)
+	python3 -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --target $(PROXIES) --requirement $< || \
+	{ echo "*** pip could not fetch the proxies, so NOTHING was tested behind them ***"; exit 1; }
+	@touch $@
+
 # make test-keycloak   against a real Keycloak (needs Java 17 or newer, and Maven, which fetches it)
 KEYCLOAK_VERSION = 26.7.3
 KEYCLOAK_CACHE   = test/keycloak/.cache
@@ -102,4 +117,4 @@ bench-tools:
 	fi
 
 clean:
-	rm -rf bin test/bench/results $(PROVIDER)/node_modules
+	rm -rf bin test/bench/results $(PROXIES) $(PROVIDER)/node_modules

@@ -104,6 +104,7 @@ func (b *builder) build() (*snapshot, error) {
 	for _, c := range b.cfg.Routes {
 		s.routes = append(s.routes, b.route(s, c))
 	}
+	s.tokenHeaders = tokenHeaders(b.cfg.Issuers)
 	b.revocation(s)
 	b.audit(s)
 	s.hold()
@@ -486,6 +487,25 @@ func tokenSource(c config.TokenSource) token.Source {
 		return token.WebSocketProtocol{Marker: c.WebSocketProtocol}
 	}
 	return token.Header{Name: c.Header, Prefix: c.Prefix}
+}
+
+// tokenHeaders lists the headers in which tokens of some issuer may stand.
+func tokenHeaders(issuers map[string]*config.Issuer) []string {
+	var names []string
+	for _, i := range issuers {
+		for _, from := range i.TokenFrom {
+			switch s := tokenSource(from).(type) {
+			case token.Header:
+				names = append(names, s.Name)
+			case token.Cookie:
+				names = append(names, "Cookie")
+			case token.WebSocketProtocol:
+				names = append(names, "Sec-Websocket-Protocol")
+			}
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 func sourceText(sources []config.ClaimSource) string {

@@ -52,6 +52,7 @@ type exchange struct {
 	forwarding bool        // the target may have been told of the request
 	abort      bool        // the client is gone: nothing more is to be written
 
+	verdict *verdict   // nil: the request is served here, not decided about for another proxy
 	explain *explainer // is told what each rung finds; nil: nobody asked
 	dry     *rehearsal // nil: the request is served
 }
@@ -109,6 +110,9 @@ func (x *exchange) end() {
 		slog.Duration("duration", duration),
 	)
 	attrs = x.caller(attrs)
+	if x.verdict != nil {
+		attrs = append(attrs, slog.String("decision", x.verdict.dialect.proxy))
+	}
 	if x.policy.Rule != "" {
 		attrs = append(attrs, slog.String("rule", x.policy.Rule))
 	}
@@ -230,9 +234,10 @@ func (x *exchange) upgrade() error {
 }
 
 // match finds the request's route; a preflight's is that of the request it asks
-// about, if that answers preflights itself.
+// about, if that answers preflights itself. About one that another proxy has is
+// decided as about any request.
 func (x *exchange) match() error {
-	if isPreflight(x.r) {
+	if x.verdict == nil && isPreflight(x.r) {
 		if m, err := x.snapshot.table.Match(forMethod(x.r)); err == nil && x.snapshot.routes[m.Index].cors != nil {
 			x.route, x.path, x.asksFirst = x.snapshot.routes[m.Index], m.Path, true
 			x.explain.matched(x)
@@ -305,6 +310,9 @@ func (x *exchange) claimHeaders() (err error) {
 }
 
 func (x *exchange) forward() error {
+	if x.verdict != nil {
+		return x.allow()
+	}
 	call := upstream.Call{
 		Path:        x.route.rewrite.path(x.path),
 		Host:        x.route.rewrite.host,

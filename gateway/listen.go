@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -32,69 +33,75 @@ const (
 // no connection is accepted any more, requests in flight and upgraded
 // connections finish within the grace, and what is left is cut off. A nil
 // listener is opened from the configuration (server.listen, server.status), as
-// is that of server.admin; Serve closes them. The error is nil after a drain. Serve may be called once.
+// are those of server.admin and server.decision; Serve closes them. The error is nil after a drain. Serve may be called once.
 func (g *Gateway) Serve(ctx context.Context, listener, status net.Listener) (err error) {
 	server := g.current.Load().config.Server
-	if listener == nil {
-		if listener, err = net.Listen("tcp", server.Listen); err != nil {
-			return fmt.Errorf("server.listen: %w", err)
-		}
+	plain := func(*snapshot) *frontTLS { return nil }
+	sides := [...]struct {
+		key, address string
+		listener     net.Listener
+		handler      http.Handler
+		tls          func(*snapshot) *frontTLS
+		front        bool // callers come here, or the proxy that asks about them
+	}{
+		{"listen", server.Listen, listener, g, func(s *snapshot) *frontTLS { return s.tls }, true},
+		{"decision", decisionAddress(server), nil, g.Decision(), plain, true},
+		{"status", server.Status, status, g.Status(), plain, false},
+		{"admin", server.Admin, nil, g.Admin(), func(s *snapshot) *frontTLS { return s.adminTLS }, false},
 	}
-	if status == nil && server.Status != "" {
-		if status, err = net.Listen("tcp", server.Status); err != nil {
-			_ = listener.Close()
-			return fmt.Errorf("server.status: %w", err)
+	var listening []any
+	for i := range sides {
+		side := &sides[i]
+		if side.listener == nil && side.address != "" {
+			side.listener, err = net.Listen("tcp", side.address)
 		}
-	}
-	var admin net.Listener
-	if server.Admin != "" {
-		if admin, err = net.Listen("tcp", server.Admin); err != nil {
-			_ = listener.Close()
-			if status != nil {
-				_ = status.Close()
+		if err != nil {
+			for _, other := range sides {
+				if other.listener != nil {
+					_ = other.listener.Close()
+				}
 			}
-			return fmt.Errorf("server.admin: %w", err)
+			return fmt.Errorf("server.%s: %w", side.key, err)
+		}
+		if side.listener != nil {
+			listening = append(listening, side.key, side.listener.Addr().String())
 		}
 	}
 	alive, kill := context.WithCancel(context.WithoutCancel(ctx))
 	defer kill()
-	front := g.server(g, alive)
-	front.ConnContext, front.ConnState = framingContext, entered
-	callers := &connections{
-		Listener: listener, metrics: g.metrics, writeTimeout: server.WriteTimeout, secure: server.TLS != nil,
-		most: func() int { return g.current.Load().config.Server.MaxConnections },
-	}
-	failed := make(chan error, 3)
-	front.Protocols.SetHTTP2(true)
-	front.Protocols.SetUnencryptedHTTP2(true) // by prior knowledge (RFC 9113 §3.3); an upgrade to it is ignored
-	go func() { failed <- g.accept(front, callers, func(s *snapshot) *frontTLS { return s.tls }) }()
-	listening := []any{"listen", listener.Addr().String()}
-	for _, side := range []struct {
-		name     string
-		listener net.Listener
-		handler  http.Handler
-		tls      func(*snapshot) *frontTLS
-	}{
-		{"status", status, g.Status(), func(*snapshot) *frontTLS { return nil }},
-		{"admin", admin, g.Admin(), func(s *snapshot) *frontTLS { return s.adminTLS }},
-	} {
+	failed := make(chan error, len(sides))
+	var fronts []*http.Server
+	for _, side := range sides {
 		if side.listener == nil {
 			continue
 		}
-		back := g.server(side.handler, alive)
-		back.ReadTimeout = backReadTimeout
-		go func() { failed <- g.accept(back, side.listener, side.tls) }()
-		defer func() { _ = back.Close() }()
-		listening = append(listening, side.name, side.listener.Addr().String())
+		s := g.server(side.handler, alive)
+		if !side.front {
+			s.ReadTimeout = backReadTimeout
+			go func() { failed <- g.accept(s, side.listener, side.tls) }()
+			defer func() { _ = s.Close() }()
+			continue
+		}
+		s.ConnContext, s.ConnState = framingContext, entered
+		s.Protocols.SetHTTP2(true)
+		s.Protocols.SetUnencryptedHTTP2(true) // by prior knowledge (RFC 9113 §3.3); an upgrade to it is ignored
+		callers := &connections{
+			Listener: side.listener, metrics: g.metrics, writeTimeout: server.WriteTimeout, secure: side.tls(g.current.Load()) != nil,
+			most: func() int { return g.current.Load().config.Server.MaxConnections },
+		}
+		go func() { failed <- g.accept(s, callers, side.tls) }()
+		fronts = append(fronts, s)
 	}
 	g.log.Info("listening", listening...)
 	select {
 	case err := <-failed:
-		_ = front.Close()
+		for _, front := range fronts {
+			_ = front.Close()
+		}
 		return err
 	case <-ctx.Done():
 	}
-	g.drain(front, kill)
+	g.drain(fronts, kill)
 	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
@@ -139,12 +146,19 @@ func (g *Gateway) server(h http.Handler, alive context.Context) *http.Server {
 }
 
 // drain lets requests finish within the grace and ends the rest.
-func (g *Gateway) drain(front *http.Server, kill context.CancelFunc) {
+func (g *Gateway) drain(fronts []*http.Server, kill context.CancelFunc) {
 	g.draining.Store(true)
 	g.log.Info("draining", "grace", g.grace.String())
 	ctx, cancel := context.WithTimeout(context.Background(), g.grace)
 	defer cancel()
-	err := front.Shutdown(ctx)
+	down := make(chan error, len(fronts))
+	for _, front := range fronts { // all at once: none must go on accepting while another drains
+		go func() { down <- front.Shutdown(ctx) }()
+	}
+	var err error
+	for range fronts {
+		err = cmp.Or(err, <-down)
+	}
 	// Shutdown does not wait for upgraded connections: their handlers do.
 	upgraded := make(chan struct{})
 	go func() { g.active.Wait(); close(upgraded) }()
@@ -158,7 +172,9 @@ func (g *Gateway) drain(front *http.Server, kill context.CancelFunc) {
 	if err != nil {
 		g.log.Warn("the grace is over; requests in flight are cut off")
 		kill()
-		_ = front.Close()
+		for _, front := range fronts {
+			_ = front.Close()
+		}
 		<-upgraded
 	}
 	g.log.Info("drained")

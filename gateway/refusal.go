@@ -31,6 +31,7 @@ const (
 	upstreamRefused  token.Reason = "upstream_refused"
 	upstreamTimeout  token.Reason = "upstream_timeout"
 	internalError    token.Reason = "internal_error"
+	noDecision       token.Reason = "no_decision"
 	// The word of RFC 9470 §3.
 	insufficientAuthentication token.Reason = "insufficient_user_authentication"
 	clientGone                 token.Reason = "client_gone" // only in log and metrics: nobody is left to read it
@@ -64,6 +65,7 @@ var answers = map[token.Reason]struct {
 	upstreamRefused:              {502, "The service behind the gateway did not answer.", ""},
 	upstreamTimeout:              {504, "The service behind the gateway did not answer in time.", ""},
 	internalError:                {500, "The gateway failed.", ""},
+	noDecision:                   {403, "Nothing is decided about such a request.", ""},
 	clientGone:                   {499, "", ""},
 }
 
@@ -174,7 +176,7 @@ func (x *exchange) refuse(err error) {
 	}
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Request-Id", x.requestID)
-	if isGRPC(x.r) {
+	if x.verdict == nil && isGRPC(x.r) { // to a proxy, its 200 would be a permission
 		x.grpcRefusal(string(f.reason), answer.status, answer.detail)
 		return
 	}
@@ -193,7 +195,7 @@ func (x *exchange) refuse(err error) {
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	h.Set("X-Content-Type-Options", "nosniff")
 	x.w.WriteHeader(answer.status)
-	if x.r.Method != http.MethodHead {
+	if x.r.Method != http.MethodHead || x.verdict != nil { // a proxy asks about a HEAD with a GET
 		_, _ = x.w.Write(body) // a client that has gone needs no refusal
 	}
 }

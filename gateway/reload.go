@@ -37,9 +37,10 @@ func (g *Gateway) Reload(ctx context.Context, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	if was, is := old.config.Server, cfg.Server; was.Listen != is.Listen || was.Status != is.Status || was.Admin != is.Admin {
+	if was, is := old.config.Server, cfg.Server; was.Listen != is.Listen || was.Status != is.Status || was.Admin != is.Admin || decisionAddress(was) != decisionAddress(is) {
 		g.log.Warn("listen addresses cannot change by a reload; restart to use the new ones",
-			"listen", was.Listen, "new_listen", is.Listen, "status", was.Status, "new_status", is.Status, "admin", was.Admin, "new_admin", is.Admin)
+			"listen", was.Listen, "new_listen", is.Listen, "status", was.Status, "new_status", is.Status, "admin", was.Admin, "new_admin", is.Admin,
+			"decision", decisionAddress(was), "new_decision", decisionAddress(is))
 	}
 	if was, is := old.config.Server, cfg.Server; (was.TLS == nil) != (is.TLS == nil) || (was.AdminAuth.TLS == nil) != (is.AdminAuth.TLS == nil) {
 		g.log.Warn("TLS cannot come or go by a reload; restart to switch it", "tls", was.TLS != nil, "new_tls", is.TLS != nil, "admin_tls", was.AdminAuth.TLS != nil, "new_admin_tls", is.AdminAuth.TLS != nil)

@@ -24,7 +24,7 @@ func (x *exchange) serve() error {
 	if err := x.canonical(); err != nil {
 		return err
 	}
-	if l := x.snapshot.logout(x.r); l != nil {
+	if l := x.snapshot.logout(x.r); l != nil && x.verdict == nil {
 		return x.logOut(l)
 	}
 	if err := x.match(); err != nil {

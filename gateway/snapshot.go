@@ -32,6 +32,8 @@ type snapshot struct {
 	table   *route.Table
 	routes  []*builtRoute
 
+	tokenHeaders []string // in which some issuer's tokens may stand
+
 	policies map[string]*policy.Compiled   // nil for one that is at fault
 	actors   map[string]policy.ActorClaims // by issuer
 

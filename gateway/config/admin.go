@@ -84,8 +84,11 @@ func (r *reader) audit(f *fileAudit) *Audit {
 }
 
 // AdminOnLoopback says whether only this machine reaches the admin listener.
-func (s Server) AdminOnLoopback() bool {
-	host := strings.Trim(s.Admin[:max(0, strings.LastIndexByte(s.Admin, ':'))], "[]")
+func (s Server) AdminOnLoopback() bool { return onLoopback(s.Admin) }
+
+// onLoopback says whether only this machine reaches a listener.
+func onLoopback(address string) bool {
+	host := strings.Trim(address[:max(0, strings.LastIndexByte(address, ':'))], "[]")
 	if host == "localhost" {
 		return true
 	}

@@ -35,14 +35,15 @@ type Config struct {
 
 // Server says where the gateway listens and whom it believes.
 type Server struct {
-	Listen         string         // host:port; default ":8080"
+	Listen         string         // host:port; default ":8080"; empty: off
 	Status         string         // host:port of /livez, /readyz and /metrics; empty: off
 	TrustedProxies []netip.Prefix // peers whose forwarding headers are believed
 	AuthFailures   *AuthFailures  // nil: failed authentications are not limited
 	TLS            *TLS           // nil: Listen is clear text
 	Admin          string         // host:port of the admin listener; empty: off
 	AdminAuth      AdminAuth
-	Audit          *Audit // nil: decisions are not audited
+	Audit          *Audit    // nil: decisions are not audited
+	Decision       *Decision // nil: off
 
 	MaxConnections    int           // of clients at a time
 	ReadHeaderTimeout time.Duration // for a TLS handshake, and for a request's headers
@@ -55,6 +56,12 @@ type AdminAuth struct {
 	TokenFile string            // holds the operators' bearer token; empty: none
 	Clients   map[string]string // client_id to client_secret, of the OAuth endpoints alone
 	TLS       *TLS              // nil: the listener is clear text; the clients of its authorities are operators
+}
+
+// Decision is the listener that another proxy asks whether a request may pass.
+type Decision struct {
+	Listen string // host:port
+	Proxy  string // who asks, and how: "nginx", "traefik", "caddy" or "envoy"
 }
 
 // Audit says where the records of decisions go.

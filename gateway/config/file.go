@@ -34,7 +34,7 @@ type fileConfig struct {
 }
 
 type fileServer struct {
-	Listen         address          `yaml:"listen" doc:"host:port on which the gateway serves; default :8080"`
+	Listen         address          `yaml:"listen" doc:"host:port on which the gateway serves; default :8080, with decision none"`
 	Status         address          `yaml:"status" doc:"host:port of /livez, /readyz and /metrics; default off"`
 	TrustedProxies []network        `yaml:"trusted_proxies" doc:"networks of the proxies in front, which alone may send X-Forwarded-*, Forwarded and Client-Cert*"`
 	AuthFailures   fileAuthFailures `yaml:"auth_failures" doc:"a limit of the invalid tokens of one address"`
@@ -42,6 +42,7 @@ type fileServer struct {
 	Admin          address          `yaml:"admin" doc:"host:port of the admin listener; default off"`
 	AdminAuth      fileAdminAuth    `yaml:"admin_auth" doc:"who may use the admin listener"`
 	Audit          fileAudit        `yaml:"audit" doc:"a record of each decision"`
+	Decision       fileDecision     `yaml:"decision" doc:"a listener that another proxy asks whether a request may pass"`
 
 	MaxConnections    int           `yaml:"max_connections" doc:"how many connections of clients may be open; default 50000"`
 	ReadHeaderTimeout time.Duration `yaml:"read_header_timeout" doc:"how long a client may take for a TLS handshake, and for a request's headers; default 10s"`

@@ -258,6 +258,8 @@ func (r *reader) distinctLogouts(c *Config) {
 		}
 		first[path] = name
 		switch {
+		case r.has("server.decision") && !r.has("server.listen"):
+			r.fault(where, "%s is served on server.listen, which is off beside server.decision unless the file gives it an address", at)
 		case !r.has("revocation"):
 			r.fault(where, "%s needs revocation: what it writes to Redis is looked up there; add redis with its url, and revocation: {}", at)
 		case r.ok("revocation") && r.ok(r.first("revocation.check", "revocation")):

@@ -71,6 +71,9 @@ func (r *reader) server(f *fileServer) Server {
 		IdleTimeout:       or(f.IdleTimeout, 2*time.Minute),
 		WriteTimeout:      or(f.WriteTimeout, 30*time.Second),
 	}
+	if r.has("server.decision") {
+		s.Listen = ""
+	}
 	if r.ok("server.listen") {
 		s.Listen = f.Listen.String()
 	}
@@ -80,10 +83,11 @@ func (r *reader) server(f *fileServer) Server {
 	if r.has("server.auth_failures") {
 		s.AuthFailures = &AuthFailures{Rate(f.AuthFailures.Rate), f.AuthFailures.Burst}
 	}
-	if s.Listen == s.Status && f.Status.port != "0" {
+	if s.Listen == s.Status && s.Listen != "" && f.Status.port != "0" {
 		r.fault("server.status", "server.status is the address of server.listen; the status pages would be public, give them another port")
 	}
 	r.admin(f, &s)
+	r.decision(f, &s)
 	s.Audit = r.audit(&f.Audit)
 	for i, n := range f.TrustedProxies {
 		if n.IsValid() {

@@ -24,6 +24,7 @@ func (c *Config) warnings() []Fault {
 		warn("redis", "nothing uses redis; revocation and shared limits would")
 	}
 	c.warnUnused(warn)
+	c.warnUndecided(warn)
 	for name, i := range c.Issuers {
 		if i.BackchannelLogout.Enabled() && i.MaxLifetime == 0 {
 			warn("issuers."+name, "issuers.%s has no max_lifetime, so each logout that it tells of leaves a key in Redis for ever", name)

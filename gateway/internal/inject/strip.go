@@ -41,6 +41,19 @@ func (r *Rules) Request(h http.Header, trusted bool) {
 	}
 }
 
+// Forged returns the name of a header in h that says who is calling as only the
+// gateway may (with the prefix, or one that a claim is sent in, or
+// [WouldRefuse]), or "". Unless any is true, only in another spelling than
+// net/http's, which whoever drops headers by name or prefix leaves there.
+func (r *Rules) Forged(h http.Header, any bool) string {
+	for name := range h {
+		if (any || !exact(name)) && (startsWith(name, r.prefix) || folds(name, wouldRefuse) || r.isNamed(name)) {
+			return name
+		}
+	}
+	return ""
+}
+
 // Trailer is [Rules.Request] for a trailer section, announced names included.
 // No proxy is trusted to send any of these there: RFC 9110 §6.5.1 forbids
 // routing and authentication fields in trailers.

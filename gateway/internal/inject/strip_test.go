@@ -190,3 +190,22 @@ func BenchmarkRequest(b *testing.B) {
 		r.Request(h, false)
 	}
 }
+
+func TestForged(t *testing.T) {
+	r := rules(t, Options{Claims: map[string]Claim{"mail": {Path: token.MustPath("email"), Header: "X-User-Email"}}})
+	for name, odd := range map[string]bool{
+		"X-Jwt-Sub": false, "X-User-Email": false, WouldRefuse: false,
+		"X_jwt_sub": true, "X.Jwt.Sub": true, "X_user_email": true, "X_gatehouse_would_refuse": true,
+	} {
+		h := http.Header{name: {"x"}, "Accept": {"x"}, "X-Forwarded-For": {"x"}}
+		if got := r.Forged(h, true); got != name {
+			t.Errorf("%s: got %q of any spelling", name, got)
+		}
+		if got := r.Forged(h, false); (got == name) != odd {
+			t.Errorf("%s: got %q of odd spellings", name, got)
+		}
+	}
+	if got := r.Forged(http.Header{"Accept": {"x"}, "X-Jwt": {"x"}, "X_forwarded_for": {"x"}}, true); got != "" {
+		t.Errorf("got %q, which is nobody's", got)
+	}
+}
