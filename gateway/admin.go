@@ -172,6 +172,7 @@ func (g *Gateway) Admin() http.Handler {
 	page("GET /refusals", reads, g.listRefusals)
 	page("GET /refusals/{request_id...}", reads, g.showRefusal)
 	page("POST /explain", reads, g.explainRequest)
+	page("GET /upstreams", reads, g.listUpstreams)
 	return mux
 }
 

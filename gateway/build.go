@@ -431,6 +431,7 @@ func (b *builder) route(s *snapshot, c *config.Route) *builtRoute {
 		stepUp:         stepUpOf(c.StepUp),
 		policy:         s.policies[c.Policy],
 		upstream:       b.upstream(s, c.Upstream),
+		hash:           hashBy(c.Upstream.HashBy),
 		introspects:    slices.ContainsFunc(c.Issuers, func(i *config.Issuer) bool { return i.Introspection.Enabled() }),
 		forwardToken:   c.ForwardToken,
 		maxBody:        c.MaxBody,
@@ -534,26 +535,42 @@ func asScopes(i *config.Issuer, c *config.Route) bool {
 	return true
 }
 
+// upstreamOptions are what an upstream is made from.
+type upstreamOptions struct {
+	config.Upstream
+	authorities string // the text of tls.ca_file
+}
+
 // upstream builds each upstream once, however many routes lead there.
 func (b *builder) upstream(s *snapshot, c *config.Upstream) *upstream.Pool {
 	if p := s.upstreams[c.Name]; p != nil {
 		return p.value
 	}
-	o := upstreamOptions{tls: c.TLS}
-	for _, t := range c.Targets {
-		o.targets = append(o.targets, t.String())
-	}
 	tlsConfig, authorities := b.upstreamTLS(s, c)
-	o.authorities = string(authorities)
-	s.upstreams[c.Name], _ = carry(b.old.upstreams[c.Name], o, func() (*upstream.Pool, error) {
-		return upstream.New(c.Name, c.Targets, tlsConfig), nil
+	s.upstreams[c.Name], _ = carry(b.old.upstreams[c.Name], upstreamOptions{*c, string(authorities)}, func() (*upstream.Pool, error) {
+		o := upstream.Options{
+			Name: c.Name, TLS: tlsConfig, Balance: upstream.Balance(c.Balance), SlowStart: c.SlowStart,
+			TryAll: c.NoHealthyTarget == "try_all", Log: b.log,
+		}
+		for _, t := range c.Targets {
+			dial := ""
+			if t.Unix != "" {
+				dial = "unix:" + t.Unix
+			}
+			o.Targets = append(o.Targets, upstream.Target{URL: t.URL, Dial: dial, Weight: t.Weight})
+		}
+		if h := c.Health; h != nil {
+			o.Health = &upstream.Health{
+				Path: h.Path, Host: h.Host, Interval: h.Interval, Timeout: h.Timeout, Healthy: h.Healthy, Unhealthy: h.Unhealthy,
+			}
+			for _, e := range h.Expect {
+				o.Health.Expect = append(o.Health.Expect, upstream.StatusRange(e))
+			}
+		}
+		if d := c.OutlierDetection; d != nil {
+			o.Outliers = new(upstream.Outliers(*d))
+		}
+		return upstream.New(o), nil
 	})
 	return s.upstreams[c.Name].value
-}
-
-// upstreamOptions are what an upstream is made from.
-type upstreamOptions struct {
-	targets     []string
-	tls         config.UpstreamTLS
-	authorities string // the text of tls.CAFile
 }

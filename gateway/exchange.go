@@ -330,6 +330,9 @@ func (x *exchange) forward() error {
 	if x.verified != nil && x.route.closeOnExpiry {
 		call.Lasts, call.Renew = x.lasts(), x.renew
 	}
+	if x.route.hash != nil {
+		call.HashKey = x.route.hash(x)
+	}
 	call.Request = x.edit
 	if x.would != nil {
 		call.Headers = append(slices.Clip(x.headers), inject.Header{Name: inject.WouldRefuse, Value: string(x.would.reason)})

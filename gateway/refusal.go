@@ -30,6 +30,7 @@ const (
 	bodyTooLarge     token.Reason = "body_too_large"
 	upstreamRefused  token.Reason = "upstream_refused"
 	upstreamTimeout  token.Reason = "upstream_timeout"
+	noHealthyTarget  token.Reason = "no_healthy_target"
 	internalError    token.Reason = "internal_error"
 	noDecision       token.Reason = "no_decision"
 	// The word of RFC 9470 §3.
@@ -64,6 +65,7 @@ var answers = map[token.Reason]struct {
 	token.StoreUnavailable:       {503, "What decides about this request cannot be asked at present.", ""},
 	upstreamRefused:              {502, "The service behind the gateway did not answer.", ""},
 	upstreamTimeout:              {504, "The service behind the gateway did not answer in time.", ""},
+	noHealthyTarget:              {503, "The service behind the gateway is not available at present.", ""},
 	internalError:                {500, "The gateway failed.", ""},
 	noDecision:                   {403, "Nothing is decided about such a request.", ""},
 	clientGone:                   {499, "", ""},
@@ -126,13 +128,14 @@ func asRefusal(err error) *refusal {
 		return refuse(bodyTooLarge, "the body has more than %d bytes", tooMuch.Limit)
 	case errors.As(err, &failed):
 		reason := map[upstream.Failure]token.Reason{
-			upstream.Refused:       upstreamRefused,
-			upstream.Timeout:       upstreamTimeout,
-			upstream.ClientGone:    clientGone,
-			upstream.ClientStalled: token.BadRequest,
-			upstream.ClientBroke:   token.BadRequest,
+			upstream.Refused:         upstreamRefused,
+			upstream.Timeout:         upstreamTimeout,
+			upstream.ClientGone:      clientGone,
+			upstream.ClientStalled:   token.BadRequest,
+			upstream.ClientBroke:     token.BadRequest,
+			upstream.NoHealthyTarget: noHealthyTarget,
 		}[failed.Failure]
-		return refuse(reason, "%v", failed)
+		return &refusal{reason: reason, detail: failed.Error(), retryAfter: failed.RetryAfter}
 	}
 	return refuse(internalError, "%v", err)
 }

@@ -62,13 +62,19 @@ func (g *Gateway) Reload(ctx context.Context, cfg *config.Config) error {
 	return nil
 }
 
-// start starts the parts of s that are not old's, and waits a little for their keys.
+// start starts the parts of s that are not old's, and waits a little for their
+// keys and targets.
 func (g *Gateway) start(ctx context.Context, s, old *snapshot) {
 	ctx, cancel := context.WithTimeout(ctx, firstFetch)
 	defer cancel()
 	var started sync.WaitGroup
 	for name, p := range s.issuers {
 		if old == nil || old.issuers[name] != p {
+			started.Go(func() { p.value.Start(ctx) })
+		}
+	}
+	for name, p := range s.upstreams {
+		if old == nil || old.upstreams[name] != p {
 			started.Go(func() { p.value.Start(ctx) })
 		}
 	}

@@ -97,6 +97,7 @@ type builtRoute struct {
 	policy         *policy.Compiled // nil: none
 	limits         struct{ before, after []*limit.Limiter }
 	upstream       *upstream.Pool
+	hash           func(*exchange) string // what the upstream is to hash; nil: nothing
 	rewrite        rewrite
 	cors           *cors.Cors // nil: the backend's own matter
 	forwardToken   bool

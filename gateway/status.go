@@ -26,6 +26,8 @@ type readiness struct {
 	Status     string                     `json:"status"`
 	Issuers    map[string]issuerReadiness `json:"issuers,omitempty"`
 	Revocation *storeReadiness            `json:"revocation,omitempty"`
+
+	Upstreams map[string]upstreamReadiness `json:"upstreams,omitempty"`
 }
 
 type issuerReadiness struct {
@@ -73,7 +75,7 @@ func (s *snapshot) revocationReadiness(ctx context.Context) (detail storeReadine
 func (g *Gateway) readyz(w http.ResponseWriter, r *http.Request) {
 	s := g.acquire()
 	defer s.release()
-	answer := readiness{Status: "ok", Issuers: map[string]issuerReadiness{}}
+	answer := readiness{Status: "ok", Issuers: map[string]issuerReadiness{}, Upstreams: s.upstreamReadiness()}
 	usable := len(s.issuers) == 0
 	for name, p := range s.issuers {
 		h := p.value.Health()

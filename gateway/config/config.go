@@ -10,7 +10,6 @@ package config
 
 import (
 	"net/netip"
-	"net/url"
 	"time"
 )
 
@@ -237,14 +236,6 @@ type Limit struct {
 type Rate struct {
 	Count int
 	Per   time.Duration
-}
-
-// Upstream is a set of targets that serve the same thing. Routes with the same
-// bare URL share one.
-type Upstream struct {
-	Name    string     // its key in the file, or the bare URL
-	Targets []*url.URL // http, https or h2c, host, and a path that is put before each request's
-	TLS     UpstreamTLS
 }
 
 // Privilege is one that exists, where the file says which do.

@@ -157,7 +157,7 @@ func TestDefaults(t *testing.T) {
 			Match:       Match{Methods: []string{"GET"}, Path: "/heroes/{id}"},
 			Issuers:     []*Issuer{main},
 			All:         []string{"READ_HEROES"},
-			Upstream:    &Upstream{Name: "http://127.0.0.1:9000", Targets: []*url.URL{mustURL(t, "http://127.0.0.1:9000")}},
+			Upstream:    newUpstream("http://127.0.0.1:9000", []Target{{mustURL(t, "http://127.0.0.1:9000"), "", 1}}),
 			Timeout:     10 * time.Second,
 			IdleTimeout: time.Minute,
 
@@ -278,10 +278,24 @@ func TestWhole(t *testing.T) {
 	perIP := &Limit{Name: "per_ip", Key: []string{"ip"}, Rate: Rate{50, time.Second}, IPv6Prefix: 64, Cost: 2, Mode: "report"}
 	equal(t, "limits", cfg.Limits, map[string]*Limit{"per_user": perUser, "per_ip": perIP})
 	equal(t, "privileges", cfg.Privileges, []Privilege{{"CREATE_HERO", "May create heroes.", []string{"main"}}, {"READ_HEROES", "", []string{"main"}}, {"scope:heroes", "", nil}})
-	heroes := &Upstream{"heroes", []*url.URL{mustURL(t, "http://127.0.0.1:9001"), mustURL(t, "https://heroes.example.com/base"), mustURL(t, "h2c://127.0.0.1:9002")},
-		UpstreamTLS{"testdata/ok/heroes-ca.pem", "heroes.internal", Certificate{"testdata/ok/client.pem", "/etc/gatehouse/client.key"}}}
-	bare := &Upstream{Name: "http://127.0.0.1:9003/base/", Targets: []*url.URL{mustURL(t, "http://127.0.0.1:9003/base/")}}
-	equal(t, "upstreams", cfg.Upstreams, map[string]*Upstream{"heroes": heroes})
+	heroes := &Upstream{
+		Name:      "heroes",
+		Targets:   []Target{{mustURL(t, "http://127.0.0.1:9001"), "", 1}, {mustURL(t, "https://heroes.example.com/base"), "", 3}, {mustURL(t, "h2c://127.0.0.1:9002"), "testdata/ok/run/heroes.sock", 1}, {mustURL(t, "http://localhost"), "/run/app.sock", 1}},
+		TLS:       UpstreamTLS{"testdata/ok/heroes-ca.pem", "heroes.internal", Certificate{"testdata/ok/client.pem", "/etc/gatehouse/client.key"}},
+		Balance:   "least_requests",
+		SlowStart: 30 * time.Second,
+		Health: &Health{
+			Path: "/healthz?deep=1", Host: "heroes.internal:8080", Interval: 5 * time.Second, Timeout: time.Second, Healthy: 1, Unhealthy: 2, Expect: []StatusRange{{200, 299}, {401, 401}},
+		},
+		OutlierDetection: &OutlierDetection{3, 10, 10 * time.Second, time.Minute, 100},
+		NoHealthyTarget:  "try_all",
+	}
+	villains := newUpstream("villains", []Target{{mustURL(t, "http://127.0.0.1:9004"), "", 1}})
+	villains.Balance, villains.HashBy = "hash", "claim:sub"
+	villains.Health = &Health{Path: "/", Interval: 10 * time.Second, Timeout: 2 * time.Second, Healthy: 2, Unhealthy: 3, Expect: []StatusRange{{200, 299}}}
+	villains.OutlierDetection = &OutlierDetection{5, 0, 30 * time.Second, 5 * time.Minute, 50}
+	bare := newUpstream("http://127.0.0.1:9003/base/", []Target{{mustURL(t, "http://127.0.0.1:9003/base/"), "", 1}})
+	equal(t, "upstreams", cfg.Upstreams, map[string]*Upstream{"heroes": heroes, "villains": villains})
 	deny := HeaderEdits{Set: map[string]string{"X-Frame-Options": "DENY"}}
 	equal(t, "defaults", cfg.Defaults, Defaults{Issuers: []string{"main"}, Limits: []string{"per_ip"}, Timeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxBody: 1 << 30, ResponseHeaders: deny, Mode: "report"})
 
@@ -348,7 +362,7 @@ func TestWhole(t *testing.T) {
 		Issuers: []*Issuer{node}, Limits: []*Limit{perIP}, Upstream: heroes, Timeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxBody: 1 << 30, ResponseHeaders: deny,
 	}, {
 		Name: "/healthz", Match: Match{Path: "/healthz"}, Public: true,
-		Limits: []*Limit{perIP}, Upstream: heroes, Timeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxBody: 1 << 30, ResponseHeaders: deny,
+		Limits: []*Limit{perIP}, Upstream: villains, Timeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxBody: 1 << 30, ResponseHeaders: deny,
 	}}
 	if len(cfg.Routes) != len(want) {
 		t.Fatalf("%d routes, want %d", len(cfg.Routes), len(want))
@@ -495,7 +509,7 @@ routes:
     timeout: ${env:NOT_SET:-3s}
     upstream: http://127.0.0.1:${env:PORT}
 `)
-	if cfg.Server.Listen != "127.0.0.1:9009" || cfg.Headers.MaxBytes != 4096 || !cfg.Routes[0].Public || cfg.Routes[0].Timeout != 3*time.Second || cfg.Routes[0].Upstream.Targets[0].Port() != "9009" {
+	if cfg.Server.Listen != "127.0.0.1:9009" || cfg.Headers.MaxBytes != 4096 || !cfg.Routes[0].Public || cfg.Routes[0].Timeout != 3*time.Second || cfg.Routes[0].Upstream.Targets[0].URL.Port() != "9009" {
 		t.Errorf("got %+v", cfg)
 	}
 	for text, want := range map[string]string{
@@ -557,7 +571,7 @@ func TestPositions(t *testing.T) {
 			t.Errorf("%s is at %v: %q, want %q", path, p, got, want)
 		}
 	}
-	equal(t, "the fault", cfg.Faultf("routes[3].upstream", "is %s", "down").Error(), "testdata/ok/whole.yaml:265:15: is down")
+	equal(t, "the fault", cfg.Faultf("routes[3].upstream", "is %s", "down").Error(), "testdata/ok/whole.yaml:295:15: is down")
 	equal(t, "the position in no file", new(Config).At("routes[0]"), Pos{})
 }
 

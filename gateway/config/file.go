@@ -179,8 +179,13 @@ type fileTiers struct {
 }
 
 type fileUpstream struct {
-	Targets []targetURL     `yaml:"targets" need:"the URLs that serve it, such as http://127.0.0.1:9000" doc:"URLs that serve the same, taken in turn"`
-	TLS     fileUpstreamTLS `yaml:"tls" doc:"what is asked of https:// targets, and shown to them"`
+	Targets          []fileTarget         `yaml:"targets" need:"the URLs that serve it, such as http://127.0.0.1:9000" doc:"URLs that serve the same, or maps with url, unix and weight"`
+	TLS              fileUpstreamTLS      `yaml:"tls" doc:"what is asked of https:// targets, and shown to them"`
+	Balance          fileBalance          `yaml:"balance" doc:"which target a request goes to: round_robin, least_requests, or a map with hash; default round_robin"`
+	SlowStart        time.Duration        `yaml:"slow_start" doc:"how long a target that comes, or comes back, takes until it gets its whole share; default: none"`
+	Health           fileHealth           `yaml:"health" doc:"how targets are asked whether they are well; default: they are not"`
+	OutlierDetection fileOutlierDetection `yaml:"outlier_detection" doc:"which targets are ejected for how they answer requests; default: none"`
+	NoHealthyTarget  string               `yaml:"no_healthy_target" enum:"fail,try_all" doc:"what becomes of requests while no target is healthy: fail refuses them with 503, try_all tries all targets; default fail"`
 }
 
 type filePrivilege struct {

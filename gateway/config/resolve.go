@@ -1,7 +1,6 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -35,12 +34,7 @@ func (r *reader) config(f *fileConfig) *Config {
 		c.Limits[name] = r.limit(name, limit)
 	}
 	for name, upstream := range f.Upstreams {
-		path := "upstreams." + name
-		if !isName(name) {
-			r.fault(path, "upstream name %q: want letters, digits, - and _", name)
-		}
-		targets := r.targets(path+".targets", upstream.Targets)
-		c.Upstreams[name] = &Upstream{name, targets, r.upstreamTLS(path+".tls", &upstream.TLS, targets)}
+		c.Upstreams[name] = r.namedUpstream(name, upstream)
 	}
 	r.privileges(f.Privileges, c)
 	c.Revocation = r.revocation(&f.Revocation)
@@ -196,33 +190,6 @@ func (r *reader) costs(path string, l *Limit, least int) {
 			r.fault(at, "%s is %d, more than the %d tokens of a full bucket, so no such request would be admitted", at, cost, least)
 		}
 	}
-}
-
-// targets checks the URLs of an upstream.
-func (r *reader) targets(path string, urls []targetURL) []*url.URL {
-	var list []*url.URL
-	seen := map[string]bool{}
-	for i, u := range urls {
-		if u.URL == nil {
-			continue
-		}
-		at, key := index(path, i), u.String()
-		if err := r.target(u.URL); err != nil {
-			r.fault(at, "%s is %s: %v", at, r.quote(at, key), err)
-		} else if key = strings.TrimSuffix(key, "/"); seen[key] {
-			r.fault(at, "%s is %s, which stands there twice", at, r.quote(at, key))
-		}
-		seen[key] = true
-		list = append(list, u.URL)
-	}
-	return list
-}
-
-func (r *reader) target(u *url.URL) error {
-	if u.RawQuery != "" || u.ForceQuery {
-		return errors.New("a target must have no query (?)")
-	}
-	return checkLiteralPath(u.EscapedPath())
 }
 
 // distinct faults what stands twice in a list.

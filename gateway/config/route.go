@@ -217,7 +217,7 @@ func (r *reader) upstream(path, name string, named, bare map[string]*Upstream) *
 		return u
 	}
 	if strings.ContainsAny(name, ":/.") && !strings.Contains(name, "://") {
-		r.fault(path, "%s is %s, no name of an upstream; a URL begins with http://, https:// or h2c://", path, r.quote(path, name))
+		r.fault(path, "%s is %s, no name of an upstream; a URL begins with http://, https://, h2c:// or unix://", path, r.quote(path, name))
 		return nil
 	}
 	if !strings.Contains(name, "://") {
@@ -227,15 +227,18 @@ func (r *reader) upstream(path, name string, named, bare map[string]*Upstream) *
 	if u, ok := bare[name]; ok {
 		return u
 	}
-	u, err := parseURL(name, "http", "https", "h2c")
-	if err == nil {
-		err = r.target(u)
+	t := Target{Weight: 1}
+	var err error
+	if strings.HasPrefix(name, "unix:") {
+		t.URL, t.Unix, err = parseUnix(name)
+	} else if t.URL, err = parseURL(name, "http", "https", "h2c"); err == nil {
+		err = r.target(t.URL)
 	}
 	if err != nil {
 		r.fault(path, "%s is %s: %v", path, r.quote(path, name), err)
 		return nil
 	}
-	bare[name] = &Upstream{Name: name, Targets: []*url.URL{u}}
+	bare[name] = newUpstream(name, []Target{t})
 	return bare[name]
 }
 

@@ -128,6 +128,17 @@ func (*webURL) schema(g *generator) schema  { return g.text(`^[hH][tT][tT][pP][s
 func (*targetURL) schema(g *generator) schema {
 	return g.text(`^([hH][tT][tT][pP][sS]?|[hH]2[cC])://[^/]`)
 }
+func (*fileTarget) schema(g *generator) schema {
+	return anyOf(g.text(`^(([hH][tT][tT][pP][sS]?|[hH]2[cC])://[^/]|unix:(//)?/.)`), g.object(reflect.TypeFor[fileTarget]()))
+}
+
+func (*fileBalance) schema(g *generator) schema {
+	return anyOf(g.scalar(schema{"enum": balances}), g.object(reflect.TypeFor[fileBalance]()))
+}
+func (*hashKey) schema(g *generator) schema { return g.text(`^(claim|header|cookie):.+$`) }
+func (*statusRange) schema(g *generator) schema {
+	return anyOf(g.text(`^[2-5][0-9]{2}-[2-5][0-9]{2}$`), g.text(`^[2-5][0-9]{2}$`), g.scalar(schema{"type": "integer", "minimum": 200, "maximum": 599}))
+}
 func (*redisURL) schema(g *generator) schema {
 	return g.text(`^(rediss?(\+(sentinel|cluster))?|unix)://`)
 }

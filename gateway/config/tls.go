@@ -98,7 +98,7 @@ func (r *reader) certificate(path, certFile, keyFile string) Certificate {
 	return Certificate{r.resolvePath(certFile), r.resolvePath(keyFile)}
 }
 
-func (r *reader) upstreamTLS(path string, f *fileUpstreamTLS, targets []*url.URL) UpstreamTLS {
+func (r *reader) upstreamTLS(path string, f *fileUpstreamTLS, targets []Target) UpstreamTLS {
 	var t UpstreamTLS
 	if !r.has(path) {
 		return t
@@ -111,7 +111,7 @@ func (r *reader) upstreamTLS(path string, f *fileUpstreamTLS, targets []*url.URL
 		r.fault(at, "%s is %s; want a host name, without a port", at, r.quote(at, f.ServerName))
 	}
 	for _, target := range targets {
-		if target.Scheme == "https" {
+		if target.URL.Scheme == "https" {
 			return t
 		}
 	}

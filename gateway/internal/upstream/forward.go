@@ -28,6 +28,7 @@ const (
 
 // Call is one request's way to its target.
 type Call struct {
+	HashKey     string               // what a pool with [Hash] goes by; "": the targets' turns
 	Path        string               // the escaped path to ask for; a target's own path is put before it
 	Host        string               // sent as Host in place of the client's; "": the client's
 	TargetHost  bool                 // send the target's own as Host
@@ -50,12 +51,19 @@ type Call struct {
 	Lasts time.Duration
 }
 
-// Forward sends r to the next target and its response to w, streaming both
+// Forward sends r to a target and its response to w, streaming both
 // ways. An error is an *[Error], or the one of c.Renew, and means that nothing
 // was written to w. A response that breaks off ends in http.ErrAbortHandler, as
 // httputil does it, so that the client sees it break, too. A WebSocket that
 // ends with r's context or by c.Renew is told so by a close frame.
 func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
+	target := p.pick(c.HashKey)
+	if target == nil {
+		return p.none()
+	}
+	target.begin()
+	ended := clientEnded
+	defer func() { p.end(target, ended) }()
 	hasBody := r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0
 	parent := r.Context()
 	if hasBody {
@@ -73,7 +81,6 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 			}
 		})()
 	}
-	target := p.pick()
 	if hasBody {
 		// Without it an HTTP/1 server reads the rest of the request before it
 		// writes the response, so that the two could not flow at once.
@@ -97,7 +104,7 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 		BufferPool: &p.buffers,
 		ErrorLog:   c.ErrorLog,
 		Rewrite: func(pr *httputil.ProxyRequest) {
-			rewriteURL(pr, target.URL, c)
+			rewriteURL(pr, target.url, c)
 			if c.Request != nil {
 				c.Request(pr.Out)
 			}
@@ -110,6 +117,7 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) { failed = err },
 	}
 	proxy.ModifyResponse = func(res *http.Response) error {
+		ended = answered(res.StatusCode)
 		c.Strip.Response(res.Header)
 		if _, ok := res.Header["Content-Type"]; !ok {
 			w.Header()["Content-Type"] = nil // or net/http would guess one from the body
@@ -137,7 +145,16 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 		if len(res.Trailer) > 0 && r.ProtoMajor == 1 && r.ProtoMinor == 1 && r.Method != http.MethodHead {
 			res.Header.Del("Content-Length") // HTTP/2 may have both; HTTP/1.1 has trailers after chunks only
 		}
-		res.Body = &responseBody{res.Body, dog, func() { c.Strip.Response(res.Trailer) }}
+		res.Body = &responseBody{res.Body, dog, func(err error) {
+			switch cause := context.Cause(ctx); {
+			case err == io.EOF:
+				c.Strip.Response(res.Trailer)
+			case cause != nil && !errors.Is(cause, errStalled), body != nil && body.failed.Load() != nil:
+				ended = clientEnded
+			default:
+				ended = brokeOff
+			}
+		}}
 		switch {
 		case res.ContentLength == 0:
 			// Nothing follows: in HTTP/2 the headers must end the stream, or
@@ -158,10 +175,16 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 		return err
 	}
 	failure := classify(ctx, r, dog, body, failed)
+	switch failure {
+	case Refused:
+		ended = refusedUs
+	case Timeout:
+		ended = timedOut
+	}
 	if failure == ClientBroke {
 		failed = *body.failed.Load() // what became of the body, not what the transport made of it
 	}
-	return &Error{failure, target.Host, failed}
+	return &Error{Failure: failure, Target: target.name, Err: failed}
 }
 
 // linger has net/http close the connection after the response, and no sooner

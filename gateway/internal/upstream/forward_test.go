@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +22,12 @@ import (
 // front forwards everything to the target and reports what Forward returned.
 func front(t *testing.T, target string, change func(*Call)) (*httptest.Server, <-chan error) {
 	t.Helper()
+	s, results, _ := frontOf(t, target, change)
+	return s, results
+}
+
+func frontOf(t *testing.T, target string, change func(*Call)) (*httptest.Server, <-chan error, *Pool) {
+	t.Helper()
 	u, err := url.Parse(target)
 	if err != nil {
 		t.Fatal(err)
@@ -28,7 +36,7 @@ func front(t *testing.T, target string, change func(*Call)) (*httptest.Server, <
 	if err != nil {
 		t.Fatal(err)
 	}
-	pool := New("heroes", []*url.URL{u}, nil)
+	pool := New(Options{Name: "heroes", Targets: []Target{{URL: u, Weight: 1}}})
 	results := make(chan error, 10)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := Call{Path: r.URL.EscapedPath(), Strip: rules, Timeout: time.Minute, IdleTimeout: time.Minute, RequestID: "id", Traceparent: "tp"}
@@ -42,7 +50,7 @@ func front(t *testing.T, target string, change func(*Call)) (*httptest.Server, <
 		results <- err
 	}))
 	t.Cleanup(func() { s.Close(); pool.Close() })
-	return s, results
+	return s, results, pool
 }
 
 func failure(t *testing.T, results <-chan error) Failure {
@@ -191,5 +199,85 @@ func TestTrailersGoBothWays(t *testing.T) {
 	}
 	if fmt.Sprint(res.Trailer) != "map[X-Sum:[2]]" {
 		t.Errorf("the client's trailers: %v", res.Trailer)
+	}
+}
+
+// What is counted of a request is what its target did, not what its client did.
+func TestOutcomes(t *testing.T) {
+	leave := make(chan struct{}, 1)
+	b := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		switch r.URL.Path {
+		case "/500":
+			w.WriteHeader(500)
+		case "/503":
+			w.WriteHeader(503)
+		case "/hangs":
+			<-r.Context().Done()
+		case "/breaks", "/stalls", "/leaves":
+			w.Header().Set("Content-Length", "10")
+			_, _ = io.WriteString(w, "five!")
+			_ = http.NewResponseController(w).Flush()
+			if r.URL.Path == "/breaks" {
+				panic(http.ErrAbortHandler)
+			}
+			if r.URL.Path == "/leaves" {
+				leave <- struct{}{}
+			}
+			<-r.Context().Done()
+		}
+	}))
+	b.Config.ErrorLog = log.New(io.Discard, "", 0)
+	t.Cleanup(b.Close)
+	for _, c := range []struct {
+		path, target, want string
+	}{
+		{"/ok", b.URL, "success"}, {"/500", b.URL, "server_error"}, {"/503", b.URL, "gateway_error"}, {"/refused", "http://127.0.0.1:1", "refused"},
+		{"/hangs", b.URL, "timeout"}, {"/breaks", b.URL, "broken_off"}, {"/stalls", b.URL, "broken_off"}, {"/leaves", b.URL, "client"},
+	} {
+		t.Run(c.path, func(t *testing.T) {
+			s, _, pool := frontOf(t, c.target, func(call *Call) {
+				call.ErrorLog = log.New(io.Discard, "", 0)
+				call.Timeout = 300 * time.Millisecond
+				if c.path == "/stalls" {
+					call.IdleTimeout = 300 * time.Millisecond
+				}
+			})
+			conn, err := net.Dial("tcp", s.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = conn.Close() }()
+			if _, err := io.WriteString(conn, "POST "+c.path+" HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi"); err != nil {
+				t.Fatal(err)
+			}
+			if c.path == "/leaves" {
+				<-leave
+				_ = conn.Close()
+			} else {
+				_, _ = io.Copy(io.Discard, conn)
+			}
+			for deadline := time.Now().Add(20 * time.Second); ; runtime.Gosched() {
+				status := pool.Status()[0]
+				if status.InFlight == 0 && status.Requests[c.want] == 1 {
+					break
+				}
+				if time.Now().After(deadline) {
+					t.Fatalf("%+v", status)
+				}
+			}
+		})
+	}
+}
+
+// Without a target nothing is written, and the error says so.
+func TestNobodyToForwardTo(t *testing.T) {
+	pool := New(Options{Name: "heroes"})
+	pool.set([]Target{})
+	w := httptest.NewRecorder()
+	err := pool.Forward(w, httptest.NewRequest(http.MethodPost, "/", strings.NewReader("body")), Call{})
+	var failed *Error
+	if !errors.As(err, &failed) || failed.Failure != NoHealthyTarget || err.Error() != "heroes has no targets" || w.Body.Len() > 0 {
+		t.Errorf("%v", err)
 	}
 }

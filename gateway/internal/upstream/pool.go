@@ -1,105 +1,252 @@
 package upstream
 
 import (
+	"cmp"
+	"context"
 	"crypto/tls"
-	"net"
-	"net/http"
-	"net/url"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// Bounds of the connections to targets.
-const (
-	dialTimeout      = 5 * time.Second
-	tlsTimeout       = 5 * time.Second
-	idleConnTimeout  = 90 * time.Second
-	idleConnsPerHost = 512 // net/http's default of 2 makes most requests open a connection
-	maxHeaderBytes   = 256 << 10
-	copyBufferBytes  = 32 << 10
+// Options are what a pool is made from. Nothing in them is changed afterwards.
+type Options struct {
+	Name      string
+	Targets   []Target    // to begin with
+	Source    Source      // tells of others from [Pool.Start] on; nil: Targets are all
+	TLS       *tls.Config // of https; nil is net/http's own
+	Balance   Balance
+	SlowStart time.Duration // how long a target that comes, or comes back, takes until it gets its whole share; 0: none
+	Health    *Health       // nil: targets are not asked
+	Outliers  *Outliers     // nil: no target is ejected
+	TryAll    bool          // where no target is healthy all are taken; else requests fail
+	Log       *slog.Logger  // is told of each change of a target's state; nil: nobody is
+}
 
-	// An HTTP/2 connection carries many requests: one whose target is gone must
-	// be noticed even while no request waits long enough to time out.
-	pingAfter   = 30 * time.Second
-	pingTimeout = 15 * time.Second
-	writeStall  = 30 * time.Second
-)
-
-// Pool is an upstream: targets that all serve the same thing, taken in turn,
-// and the connections to them. It is safe for concurrent use.
+// Pool is an upstream: targets that all serve the same thing, and the
+// connections to them. It is safe for concurrent use.
+//
+// A request reads one immutable view, without a lock. All that changes who may
+// be picked goes through mu, and ends in a new view.
 type Pool struct {
-	name    string
-	targets []target
-	next    atomic.Uint64
-	// HTTP/1.1, or HTTP/2 where TLS negotiates it; and HTTP/2 without TLS.
-	transport, h2c *http.Transport
-	buffers        buffers
+	Options
+	view    atomic.Pointer[view]
+	next    atomic.Uint64 // turn of the round
+	random  func() uint64
+	buffers buffers
+
+	mu      sync.Mutex
+	targets []*target // in the order of the source
+	circle  circle    // of all targets; nil unless balanced by hash
+	first   bool      // the source has told of targets
+	told    chan struct{}
+	timer   *time.Timer // makes the next view where time alone changes it
+	ctx     context.Context
+	cancel  context.CancelFunc
+	closed  bool
+	running sync.WaitGroup // the source and the checks
 }
 
-// target is one server, and how it is spoken to.
-type target struct {
-	*url.URL
-	transport *http.Transport
-}
-
-// New makes a pool of at least one target; it opens no connection yet. A
-// target's path, if it has one, is put before each request's. The scheme h2c
-// stands for HTTP/2 without TLS, by prior knowledge (RFC 9113 §3.3). https
-// goes by tls, which is not changed; nil is net/http's own.
-func New(name string, targets []*url.URL, tls *tls.Config) *Pool {
-	p := &Pool{name: name, transport: newTransport(tls), h2c: newTransport(nil)}
-	p.transport.Protocols.SetHTTP1(true)
-	p.transport.Protocols.SetHTTP2(true)
-	p.h2c.Protocols.SetUnencryptedHTTP2(true)
-	for _, u := range targets {
-		t := target{u, p.transport}
-		if u.Scheme == "h2c" {
-			clear := *u
-			clear.Scheme = "http"
-			t = target{&clear, p.h2c}
-		}
-		p.targets = append(p.targets, t)
+// New makes a pool; it opens no connection and starts nothing yet. A target's
+// path, if it has one, is put before each request's. The scheme h2c stands for
+// HTTP/2 without TLS, by prior knowledge (RFC 9113 §3.3).
+func New(o Options) *Pool {
+	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
+	p := &Pool{Options: o, random: rand.Uint64, told: make(chan struct{})}
+	p.view.Store(&view{})
+	if o.Targets != nil {
+		p.set(o.Targets)
 	}
 	return p
 }
 
-func newTransport(tls *tls.Config) *http.Transport {
-	return &http.Transport{
-		Protocols:              &http.Protocols{},
-		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout, WriteByteTimeout: writeStall},
-		TLSClientConfig:        tls,
-		DialContext:            (&net.Dialer{Timeout: dialTimeout}).DialContext,
-		TLSHandshakeTimeout:    tlsTimeout,
-		MaxIdleConnsPerHost:    idleConnsPerHost,
-		IdleConnTimeout:        idleConnTimeout,
-		ExpectContinueTimeout:  time.Second,
-		MaxResponseHeaderBytes: maxHeaderBytes,
-		DisableCompression:     true, // bodies pass byte for byte
+// Start begins to follow the source and to check the targets. It returns when
+// it knows each of the first targets from a check, or ctx ends. It is called
+// once at most.
+func (p *Pool) Start(ctx context.Context) {
+	p.mu.Lock()
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	for _, t := range p.targets {
+		p.watch(t)
+	}
+	if p.Source != nil {
+		p.running.Go(func() { p.Source.Run(p.ctx, p.set) })
+	}
+	p.mu.Unlock()
+	select {
+	case <-p.told:
+	case <-ctx.Done():
+		return
+	}
+	if p.Health == nil {
+		return
+	}
+	p.mu.Lock()
+	first := slices.Clone(p.targets)
+	p.mu.Unlock()
+	for _, t := range first {
+		select {
+		case <-t.checked:
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
 // Name returns the upstream's name.
-func (p *Pool) Name() string { return p.name }
+func (p *Pool) Name() string { return p.Options.Name }
 
-// Targets returns the targets' URLs.
-func (p *Pool) Targets() []string {
-	urls := make([]string, len(p.targets))
-	for i, t := range p.targets {
-		urls[i] = t.String()
-	}
-	return urls
-}
-
-// Close closes idle connections; those in use close when they become idle.
+// Close ends what Start began, and closes idle connections; those in use close
+// when they become idle.
 func (p *Pool) Close() {
-	p.transport.CloseIdleConnections()
-	p.h2c.CloseIdleConnections()
+	p.mu.Lock()
+	p.closed = true
+	if p.cancel != nil {
+		p.cancel()
+	}
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+	p.mu.Unlock()
+	p.running.Wait()
+	for _, t := range p.targets {
+		t.transport.CloseIdleConnections()
+	}
 }
 
-// pick returns the next target in turn.
-func (p *Pool) pick() target {
-	return p.targets[(p.next.Add(1)-1)%uint64(len(p.targets))]
+// set replaces the targets. Those that stay keep their connections, counts and
+// state; those that go finish the requests that they have.
+func (p *Pool) set(list []Target) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
+	now := time.Now()
+	old, names := make(map[string]*target, len(p.targets)), make(map[string]bool, len(p.targets))
+	for _, t := range p.targets {
+		old[t.key], names[t.name] = t, true
+	}
+	targets, seen := make([]*target, 0, len(list)), make(map[string]bool, len(list))
+	for _, told := range list {
+		key := told.key()
+		if seen[key] {
+			continue
+		}
+		seen[key] = true
+		t := old[key]
+		delete(old, key)
+		if t == nil {
+			t = newTarget(told, key, p.TLS)
+			if names[t.name] { // such as two schemes of one port
+				t.name = key
+			}
+			names[t.name] = true
+			p.add(t, now)
+		}
+		t.weight = max(1, told.Weight)
+		targets = append(targets, t)
+	}
+	for _, t := range old {
+		t.gone = true
+		if t.unwatch != nil {
+			t.unwatch()
+		}
+		t.transport.CloseIdleConnections()
+		p.Log.Info("target removed", "upstream", p.Name(), "target", t.name)
+	}
+	p.targets = targets
+	if p.Balance == Hash {
+		p.circle = newCircle(targets)
+	}
+	p.renew(now)
+	if !p.first {
+		p.first = true
+		close(p.told)
+	}
+}
+
+// add takes up a target that was not there before. mu is held.
+func (p *Pool) add(t *target, now time.Time) {
+	if p.first { // others are there, and warm
+		t.warmed = now
+		if p.Health != nil {
+			t.health = unchecked
+		}
+		p.Log.Info("target added", "upstream", p.Name(), "target", t.name)
+	}
+	if p.ctx != nil {
+		p.watch(t)
+	}
+}
+
+// renew makes the view that the targets' states ask for, and has the next one
+// made when one is due. mu is held.
+func (p *Pool) renew(now time.Time) {
+	if p.closed {
+		return
+	}
+	v := &view{}
+	var shares, spare []share
+	var due time.Time
+	sooner := func(at *time.Time, other time.Time) {
+		if at.IsZero() || other.Before(*at) {
+			*at = other
+		}
+	}
+	for _, t := range p.targets {
+		if !t.ejectedUntil.IsZero() {
+			if t.ejected(now) {
+				sooner(&v.returns, t.ejectedUntil)
+				continue
+			}
+			p.readmit(t, now)
+		}
+		warmth, more := p.warmth(t, now)
+		switch t.health {
+		case unhealthy:
+		case unchecked:
+			spare = append(spare, share{t, t.weight})
+		default:
+			shares = append(shares, share{t, t.weight * warmth})
+			if more > 0 {
+				sooner(&due, now.Add(more))
+			}
+		}
+	}
+	if len(shares) == 0 {
+		shares = spare // nobody has said a bad word of them
+	}
+	if len(shares) == 0 && p.TryAll {
+		for _, t := range p.targets {
+			shares = append(shares, share{t, t.weight})
+		}
+	}
+	if !v.returns.IsZero() {
+		sooner(&due, v.returns)
+	}
+	v.turns = spread(shares)
+	if p.circle != nil {
+		v.circle = p.circle.of(shares, p.targets)
+	}
+	p.view.Store(v)
+	if p.timer != nil {
+		p.timer.Stop()
+		p.timer = nil
+	}
+	if !due.IsZero() {
+		p.timer = time.AfterFunc(due.Sub(now), p.tick)
+	}
+}
+
+// tick does what time alone changes: targets come back, and warm up.
+func (p *Pool) tick() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.renew(time.Now())
 }
 
 // buffers is an httputil.BufferPool.

@@ -145,13 +145,13 @@ func (b *requestBody) Close() error {
 type responseBody struct {
 	io.ReadCloser
 	dog   *watchdog
-	onEOF func()
+	onEnd func(error) // io.EOF, or why it broke off
 }
 
 func (b *responseBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if err == io.EOF {
-		b.onEOF()
+	if err != nil {
+		b.onEnd(err)
 	}
 	b.dog.progress(nil)
 	return n, err

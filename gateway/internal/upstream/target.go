@@ -1,0 +1,118 @@
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// Bounds of the connections to targets.
+const (
+	dialTimeout      = 5 * time.Second
+	tlsTimeout       = 5 * time.Second
+	idleConnTimeout  = 90 * time.Second
+	idleConnsPerHost = 512 // net/http's default of 2 makes most requests open a connection
+	maxHeaderBytes   = 256 << 10
+	copyBufferBytes  = 32 << 10
+
+	// An HTTP/2 connection carries many requests: one whose target is gone must
+	// be noticed even while no request waits long enough to time out.
+	pingAfter   = 30 * time.Second
+	pingTimeout = 15 * time.Second
+	writeStall  = 30 * time.Second
+)
+
+// target is one server, how it is spoken to, and how it fares.
+type target struct {
+	Target
+	key       string          // tells it from others; the same in every gateway
+	name      string          // host:port or unix:/path, and what else tells it from its neighbours
+	url       *url.URL        // of http or https
+	transport *http.Transport // its own: what two targets of one name connect to may differ
+
+	inFlight atomic.Int64
+	outcomes [outcomeCount]atomic.Uint64
+	failures [failureCount]atomic.Int64 // in a row
+
+	// What follows belongs to the pool's mu.
+	weight  int
+	gone    bool
+	picked  bool // by the view that is being made
+	health  health
+	why     error         // what the last check found
+	row     int           // checks in a row that contradict health
+	checked chan struct{} // closed after the first check
+	unwatch context.CancelFunc
+	since   time.Time // its state has been what it is
+	warmed  time.Time // since when it warms up
+
+	ejectedUntil time.Time
+	ejectedFor   time.Duration
+	times        int // how often it was ejected, less what good conduct took back
+	readmitted   time.Time
+	ejections    uint64
+}
+
+func (t Target) key() string {
+	if t.Dial == "" {
+		return t.URL.String()
+	}
+	return t.URL.String() + " at " + t.Dial
+}
+
+func newTarget(told Target, key string, tls *tls.Config) *target {
+	t := &target{Target: told, key: key, url: told.URL, checked: make(chan struct{}), since: time.Now()}
+	t.name = address(told) + strings.TrimSuffix(told.URL.EscapedPath(), "/")
+	if told.URL.Scheme == "h2c" {
+		clear := *told.URL
+		clear.Scheme = "http"
+		t.url = &clear
+		t.transport = newTransport(told.Dial, nil)
+		t.transport.Protocols.SetUnencryptedHTTP2(true)
+		return t
+	}
+	t.transport = newTransport(told.Dial, tls.Clone()) // which net/http changes
+	t.transport.Protocols.SetHTTP1(true)
+	t.transport.Protocols.SetHTTP2(true)
+	return t
+}
+
+// address is where a target is connected to.
+func address(t Target) string {
+	switch {
+	case t.Dial != "":
+		return t.Dial
+	case t.URL.Port() != "":
+		return t.URL.Host
+	case t.URL.Scheme == "https":
+		return t.URL.Host + ":443"
+	}
+	return t.URL.Host + ":80"
+}
+
+func newTransport(dial string, tls *tls.Config) *http.Transport {
+	dialer := &net.Dialer{Timeout: dialTimeout}
+	connect := dialer.DialContext
+	if path, ok := strings.CutPrefix(dial, "unix:"); ok {
+		connect = func(ctx context.Context, _, _ string) (net.Conn, error) { return dialer.DialContext(ctx, "unix", path) }
+	} else if dial != "" {
+		connect = func(ctx context.Context, _, _ string) (net.Conn, error) { return dialer.DialContext(ctx, "tcp", dial) }
+	}
+	return &http.Transport{
+		Protocols:              &http.Protocols{},
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout, WriteByteTimeout: writeStall},
+		TLSClientConfig:        tls,
+		DialContext:            connect,
+		TLSHandshakeTimeout:    tlsTimeout,
+		MaxIdleConnsPerHost:    idleConnsPerHost,
+		IdleConnTimeout:        idleConnTimeout,
+		ExpectContinueTimeout:  time.Second,
+		MaxResponseHeaderBytes: maxHeaderBytes,
+		DisableCompression:     true, // bodies pass byte for byte
+	}
+}

@@ -1,0 +1,129 @@
+package test
+
+import (
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"testing"
+)
+
+// member is one of several servers of an upstream. It answers with its address,
+// until its mood or its life changes.
+type member struct {
+	address string
+	served  atomic.Int64 // requests, health checks aside
+	mood    atomic.Value // a string
+	server  *http.Server
+}
+
+const (
+	well      = "well"
+	sick      = "sick"      // its health checks fail, requests do not
+	erring    = "erring"    // 500
+	overtaxed = "overtaxed" // 503
+	breaking  = "breaking"  // in the middle of a body
+	hung      = "hung"
+)
+
+// newMembers starts n members, and ends them with the test.
+func newMembers(t *testing.T, n int) []*member {
+	t.Helper()
+	list := make([]*member, n)
+	for i := range list {
+		m := &member{}
+		eventually(t, "there is a port", func() bool { m.address = freeAddress(t); return m.listen() == nil })
+		t.Cleanup(m.kill)
+		list[i] = m
+	}
+	return list
+}
+
+// start starts it again, well, where it was before.
+func (m *member) start(t *testing.T) {
+	t.Helper()
+	eventually(t, "the port is free again", func() bool { return m.listen() == nil })
+}
+
+func (m *member) listen() error {
+	l, err := net.Listen("tcp", m.address)
+	if err != nil {
+		return err
+	}
+	m.mood.Store(well)
+	m.server = &http.Server{Handler: m, ErrorLog: quiet}
+	go func(s *http.Server) { _ = s.Serve(l) }(m.server)
+	return nil
+}
+
+// kill closes its port and all its connections.
+func (m *member) kill() { _ = m.server.Close() }
+
+// ServeHTTP implements http.Handler.
+func (m *member) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	mood := m.mood.Load()
+	if r.URL.Path == "/healthz" {
+		if mood == sick || mood == erring {
+			w.WriteHeader(http.StatusInternalServerError)
+		} else if mood == hung {
+			hold(r, nil)
+		}
+		return
+	}
+	m.served.Add(1)
+	switch mood {
+	case erring:
+		w.WriteHeader(http.StatusInternalServerError)
+	case overtaxed:
+		w.WriteHeader(http.StatusServiceUnavailable)
+	case hung:
+		hold(r, nil)
+	case breaking:
+		w.Header().Set("Content-Length", "100000")
+		_, _ = io.WriteString(w, "half")
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	default:
+		_, _ = io.WriteString(w, m.address)
+	}
+}
+
+// row is what GET /upstreams of the admin listener says of a target.
+type row struct {
+	Target, URL, State, Why string
+	Weight                  int
+	InFlight                int64 `json:"requests_in_flight"`
+	Ejections               int
+	Requests                map[string]int
+}
+
+// upstream is the rows of one upstream by the targets' addresses.
+func (g *gateway) upstream(t *testing.T, admin, name string) map[string]row {
+	t.Helper()
+	resp, err := http.Get("http://" + admin + "/upstreams")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	var all struct {
+		Upstreams []struct {
+			Name    string
+			Targets []row
+		}
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&all); err != nil {
+		t.Fatal(err)
+	}
+	for _, u := range all.Upstreams {
+		if u.Name == name {
+			rows := map[string]row{}
+			for _, r := range u.Targets {
+				rows[r.Target] = r
+			}
+			return rows
+		}
+	}
+	t.Fatalf("no upstream %s: %+v", name, all)
+	return nil
+}
