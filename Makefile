@@ -3,6 +3,8 @@
 # make lint   formatting, vet, linters
 # make vuln   known vulnerabilities that the program reaches
 # make build  bin/gatehouse, static        make demo   the whole story in one process
+# make test-image   the container image, built and run by podman (needs root)
+# make man    manual pages in dist/man     make sbom   dist/gatehouse.cdx.json, what is in the program (CycloneDX)
 # make bench  Gatehouse beside nginx and HAProxy (docs/benchmarks.md); BENCH=-quick to see that it works, BENCH=-grow for how its cost grows
 # make soak   Gatehouse alone, under everything at once, and what it holds afterwards; SOAK="-for 1m" for a short one
 
@@ -19,6 +21,7 @@ BUILD    = CGO_ENABLED=0 go build -trimpath -ldflags="-s -w"
 # -count=1: go test keeps results, and cannot see that test/ builds the program.
 test: redis peers $(PROVIDER)/node_modules/.package-lock.json
 	go test -race -count=1 -timeout 12m ./...
+	go test -C test/examples -count=1 ./...
 
 test-large:
 	GATEHOUSE_TEST_LARGE=1 go test -v -count=1 -timeout 1h -run TestLargeBodies ./test
@@ -74,11 +77,31 @@ $(KEYCLOAK_CACHE)/$(KEYCLOAK_VERSION):
 	{ echo "*** Maven could not fetch Keycloak $(KEYCLOAK_VERSION), so NOTHING was tested against it ***"; exit 1; }
 	@touch $@
 
+# podman builds the Dockerfile with stand-ins for its base images, so that no registry
+# is needed; go mod download, since the build has no network. Where no container can
+# run, this fails.
+.PHONY: test-image image-tools
+test-image: image-tools
+	go mod download
+	go test -count=1 -timeout 20m -v -tags image ./test/image
+
+image-tools:
+	@missing=; \
+	have() { PATH="$$PATH:/usr/sbin" command -v $$1 >/dev/null || missing="$$missing $$2"; }; \
+	have podman podman; have runc runc; have busybox busybox-static; have curl curl; have nsenter util-linux; \
+	test -d /usr/share/ca-certificates/mozilla || missing="$$missing ca-certificates"; \
+	if [ -n "$$missing" ]; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
+	fi
+
 lint:
 	@unformatted=$$(gofmt -l cmd gateway test); \
 	if [ -n "$$unformatted" ]; then echo "gofmt would change: $$unformatted"; exit 1; fi
 	go vet ./...
-	go vet -tags nodemo ./cmd/...
+	go vet -tags nodemo,man ./cmd/...
+	go vet -tags image ./test/image/...
+	go vet -C test/examples ./...
+	go vet -C cmd/sbom .
 	$(GOLANGCI) run ./...
 
 # Only an unreachable database is skipped; whatever else fails, fails.
@@ -91,6 +114,16 @@ vuln:
 
 build:
 	$(BUILD) -o bin/gatehouse ./cmd/gatehouse
+
+.PHONY: man sbom
+man:
+	go run -tags man ./cmd/gatehouse man dist/man
+
+# Of the program as the image has it.
+sbom:
+	@mkdir -p dist
+	$(BUILD) -tags nodemo -o dist/gatehouse ./cmd/gatehouse
+	go run -C cmd/sbom . $(CURDIR)/dist/gatehouse > dist/gatehouse.cdx.json
 
 demo:
 	go run ./cmd/gatehouse demo
@@ -117,4 +150,4 @@ bench-tools:
 	fi
 
 clean:
-	rm -rf bin test/bench/results $(PROXIES) $(PROVIDER)/node_modules
+	rm -rf bin dist test/bench/results $(PROXIES) $(PROVIDER)/node_modules

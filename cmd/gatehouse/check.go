@@ -24,10 +24,11 @@ func checkCommand() *cobra.Command {
 		Long: `Check reads the configuration and everything that it names, as serve would,
 and connects to nothing. It prints every fault as file:line:column: message, and
 warnings for what is allowed but suspicious, and runs the file's own tests and
-those of the policies that its routes name. The exit status is 0 without faults and failures.
+those of the policies that its routes name. The exit status is 0 without faults
+and failures, else 1.
 
-With --watch it does so again, in milliseconds, whenever one of these files
-changes, until it is interrupted.
+With --watch it does so again whenever one of these files changes, until it is
+interrupted.
 
 A reload of a running gateway takes every change but one: where it listens
 (server.listen, server.status), and whether with TLS, stays until a restart.`,

@@ -19,8 +19,9 @@ func initCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "init [file]",
 		Short: "Write the smallest useful configuration, commented",
-		Long:  "Init writes the smallest useful configuration to a new file, routes.yaml by default. It overwrites nothing.",
-		Args:  cobra.MaximumNArgs(1),
+		Long: `Init writes the smallest useful configuration to a new file, routes.yaml unless
+another one is named. It overwrites nothing.`,
+		Args: cobra.MaximumNArgs(1),
 	}
 	c.RunE = func(c *cobra.Command, args []string) error {
 		name := "routes.yaml"

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"syscall"
@@ -19,9 +18,6 @@ import (
 	"gatehouse/gateway"
 	"gatehouse/gateway/config"
 )
-
-// version is set when a release is built (-ldflags "-X main.version=…").
-var version = ""
 
 func main() {
 	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
@@ -34,17 +30,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	root := &cobra.Command{
-		Use:           "gatehouse",
-		Short:         "An API gateway that validates tokens at the edge",
-		Version:       releaseVersion(),
-		SilenceUsage:  true,
-		SilenceErrors: true,
-	}
-	root.AddCommand(serveCommand(), checkCommand(), explainCommand(), privilegesCommand(), schemaCommand(), initCommand(), revokeCommand(), unrevokeCommand(), revocationsCommand(), tokenCommand())
-	if demo := demoCommand(); demo != nil {
-		root.AddCommand(demo)
-	}
+	root := rootCommand()
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
@@ -58,6 +44,49 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 	return 0
 }
+
+// rootCommand is the whole command line.
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "gatehouse",
+		Short: "An API gateway that validates tokens at the edge",
+		Long: `Gatehouse is an API gateway that validates tokens at the edge: one program, one
+file. To begin with:
+
+  gatehouse init     # writes a commented routes.yaml
+  gatehouse check    # says what is wrong with it, by line and column
+  gatehouse serve    # serves it`,
+		Version:       build(),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.AddGroup(
+		&cobra.Group{ID: running, Title: "Running it:"},
+		&cobra.Group{ID: writing, Title: "Writing its configuration:"},
+		&cobra.Group{ID: tokens, Title: "Tokens:"},
+	)
+	for group, commands := range map[string][]*cobra.Command{
+		running: {serveCommand(), healthcheckCommand(), demoCommand()},
+		writing: {initCommand(), checkCommand(), explainCommand(), privilegesCommand(), schemaCommand()},
+		tokens:  {tokenCommand(), revokeCommand(), unrevokeCommand(), revocationsCommand()},
+		"":      {manCommand()},
+	} {
+		for _, c := range commands {
+			if c != nil { // built without it
+				c.GroupID = group
+				root.AddCommand(c)
+			}
+		}
+	}
+	return root
+}
+
+// The groups of the commands, as the help shows them.
+const (
+	running = "running"
+	writing = "writing"
+	tokens  = "tokens"
+)
 
 // unusable is the error of a command that could not begin, where its answers
 // have exit statuses of their own.
@@ -76,16 +105,6 @@ func unusableArguments(c *cobra.Command) *cobra.Command {
 	return c
 }
 
-func releaseVersion() string {
-	if version != "" {
-		return version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(devel)"
-}
-
 // printable makes what a token says of itself fit for a terminal.
 func printable(s string) string {
 	if strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
@@ -96,7 +115,9 @@ func printable(s string) string {
 
 // configFlag adds the flag that every command has that reads the file.
 func configFlag(c *cobra.Command) *string {
-	return c.Flags().StringP("config", "c", "routes.yaml", "the configuration `file`")
+	file := c.Flags().StringP("config", "c", "routes.yaml", "the configuration `file`")
+	_ = c.MarkFlagFilename("config", "yaml", "yml") // for completion; the flag is there
+	return file
 }
 
 // loadConfig reads the file; where there is none, it says how to get one.

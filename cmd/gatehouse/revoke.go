@@ -89,11 +89,11 @@ func revocationCommand(c *cobra.Command, do func(context.Context, *config.Config
 	f := c.Flags()
 	f.StringVar(&r.Issuer, "issuer", "", "the issuer's `name` in the configuration; needed where there are several")
 	kinds := []struct{ flag, kind, usage string }{
-		{"jti", "jti", "one token, by its jti claim"},
-		{"sid", "sid", "one session, by its sid claim"},
-		{"sub", "sub", "a subject's tokens issued until now"},
-		{"client-id", "client_id", "a client's tokens issued until now"},
-		{"kid", "kid", "every token that this key signed"},
+		{"jti", "jti", "one token, by the `id` in its jti claim"},
+		{"sid", "sid", "one session, by the `id` in its sid claim"},
+		{"sub", "sub", "the tokens of this `subject` issued until now"},
+		{"client-id", "client_id", "the tokens of this `client` issued until now"},
+		{"kid", "kid", "every token signed by the key of this `id`"},
 	}
 	names := []string{"token-file"}
 	values := make([]*string, len(kinds))

@@ -27,16 +27,22 @@ func serveCommand() *cobra.Command {
 
 The file is reloaded when it, or a policy, a key, a certificate or an included
 file that it names, has changed and then been at rest for a moment, and at
-SIGHUP; with --watch=false at SIGHUP only. A file with faults changes nothing, and
-the log names them. Listen addresses cannot change by a reload. SIGTERM and SIGINT drain:
-/readyz goes false, requests in flight and upgraded connections finish within
-the grace, then the exit status is 0. Logs are JSON on standard error.`,
+SIGHUP; with --watch=false at SIGHUP only. A file with faults changes nothing,
+and the log names them. Listen addresses cannot change by a reload.
+
+SIGTERM and SIGINT drain: /readyz goes false, requests in flight and upgraded
+connections finish within the grace, then the exit status is 0. A second signal
+ends the process at once.
+
+Logs are JSON on standard error. GOMEMLIMIT is nine tenths of the container's
+memory limit unless the environment sets it; GOMAXPROCS is the CPU limit.`,
 	}
 	file := configFlag(c)
 	watch := c.Flags().Bool("watch", true, "reload when a file of the configuration changes")
 	grace := c.Flags().Duration("grace", 25*time.Second, "how long requests in flight may go on when draining")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		log := slog.New(slog.NewJSONHandler(c.ErrOrStderr(), nil))
+		fitContainer(c.Context(), log)
 		hangup := make(chan os.Signal, 1)
 		signal.Notify(hangup, syscall.SIGHUP) // from the start: unhandled, it would end the process
 		defer signal.Stop(hangup)
