@@ -83,7 +83,7 @@ $(KEYCLOAK_CACHE)/$(KEYCLOAK_VERSION):
 .PHONY: test-image image-tools
 test-image: image-tools
 	go mod download
-	go test -count=1 -timeout 20m -v -tags image ./test/image
+	go test -count=1 -timeout 45m -v -tags image ./test/image
 
 image-tools:
 	@missing=; \

@@ -20,7 +20,7 @@ import (
 const hostPlatform = "linux/" + runtime.GOARCH
 
 // patience bounds one call of podman; a build from cold caches takes longest.
-const patience = 8 * time.Minute
+const patience = 20 * time.Minute
 
 // podman is a private one: images and containers are in a directory of its own.
 type podman struct{ dir string }
