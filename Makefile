@@ -32,8 +32,9 @@ redis:
 	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends redis-server; }
 
 peers:
-	@command -v nginx >/dev/null && command -v node >/dev/null && command -v curl >/dev/null || \
-	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx-light nodejs curl; }
+	@PATH="$$PATH:/usr/sbin"; \
+	command -v nginx >/dev/null && command -v node >/dev/null && command -v curl >/dev/null && command -v dnsmasq >/dev/null || \
+	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx-light nodejs curl dnsmasq-base; }
 
 $(PROVIDER)/node_modules/.package-lock.json: $(PROVIDER)/package.json $(PROVIDER)/package-lock.json
 	npm ci --prefix $(PROVIDER) --no-audit --no-fund
@@ -94,6 +95,21 @@ image-tools:
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
 	fi
 
+# make test-eureka   against a real Eureka server (needs Java 17 or newer, and Maven, which fetches it)
+EUREKA     = test/eureka/server
+EUREKA_JAR = $(EUREKA)/target/eureka-server.jar
+
+.PHONY: test-eureka
+test-eureka: $(EUREKA_JAR)
+	EUREKA_SERVER=$(CURDIR)/$(EUREKA_JAR) go test -race -count=1 -timeout 15m -run TestRealEureka -v ./test/
+
+$(EUREKA_JAR): $(EUREKA)/pom.xml $(EUREKA)/src/main/java/eureka/EurekaServer.java
+	@command -v javac >/dev/null && command -v mvn >/dev/null || \
+	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends openjdk-17-jdk-headless maven; }
+	@cd $(EUREKA) && mvn -q -B package || \
+	{ echo "*** Maven could not build the Eureka server, so NOTHING was tested against it ***"; exit 1; }
+	@touch $@
+
 lint:
 	@unformatted=$$(gofmt -l cmd gateway test); \
 	if [ -n "$$unformatted" ]; then echo "gofmt would change: $$unformatted"; exit 1; fi
@@ -151,3 +167,5 @@ bench-tools:
 
 clean:
 	rm -rf bin dist test/bench/results $(PROXIES) $(PROVIDER)/node_modules
+
+	rm -rf bin $(EUREKA)/target test/bench/results $(PROXIES) $(PROVIDER)/node_modules

@@ -51,15 +51,16 @@ func (b *builder) build() (*snapshot, error) {
 		b.old = &snapshot{}
 	}
 	s := &snapshot{
-		config:    b.cfg,
-		proxies:   b.cfg.Server.TrustedProxies,
-		issuers:   map[string]*part[issuerOptions, *issuer.Issuer]{},
-		limits:    map[string]*part[limitOptions, *limit.Limiter]{},
-		upstreams: map[string]*part[upstreamOptions, *upstream.Pool]{},
-		pairs:     map[config.Certificate]*watched[tls.Certificate]{},
-		policies:  map[string]*policy.Compiled{},
-		actors:    map[string]policy.ActorClaims{},
-		drained:   make(chan struct{}),
+		config:     b.cfg,
+		proxies:    b.cfg.Server.TrustedProxies,
+		issuers:    map[string]*part[issuerOptions, *issuer.Issuer]{},
+		limits:     map[string]*part[limitOptions, *limit.Limiter]{},
+		upstreams:  map[string]*part[upstreamOptions, *upstream.Pool]{},
+		registries: map[string]*upstream.Eureka{},
+		pairs:      map[config.Certificate]*watched[tls.Certificate]{},
+		policies:   map[string]*policy.Compiled{},
+		actors:     map[string]policy.ActorClaims{},
+		drained:    make(chan struct{}),
 	}
 	b.injection(s)
 	b.serverTLS(s)
@@ -547,10 +548,16 @@ func (b *builder) upstream(s *snapshot, c *config.Upstream) *upstream.Pool {
 		return p.value
 	}
 	tlsConfig, authorities := b.upstreamTLS(s, c)
+	if c.Eureka != nil {
+		b.registry(s, c.Eureka) // for later ones to find, even if this upstream is carried over
+	}
 	s.upstreams[c.Name], _ = carry(b.old.upstreams[c.Name], upstreamOptions{*c, string(authorities)}, func() (*upstream.Pool, error) {
 		o := upstream.Options{
 			Name: c.Name, TLS: tlsConfig, Balance: upstream.Balance(c.Balance), SlowStart: c.SlowStart,
 			TryAll: c.NoHealthyTarget == "try_all", Log: b.log,
+		}
+		if source := b.source(s, c); source != nil {
+			o.Source = source
 		}
 		for _, t := range c.Targets {
 			dial := ""
@@ -573,4 +580,35 @@ func (b *builder) upstream(s *snapshot, c *config.Upstream) *upstream.Pool {
 		return upstream.New(o), nil
 	})
 	return s.upstreams[c.Name].value
+}
+
+// source makes what tells an upstream of its targets; nil if the file does.
+func (b *builder) source(s *snapshot, c *config.Upstream) source {
+	log := b.log.With("upstream", c.Name)
+	switch {
+	case c.DNS != nil:
+		return upstream.NewDNS(upstream.DNSOptions{
+			URL: c.DNS.URL, SRV: c.DNS.SRV, Family: c.DNS.Family, Resolvers: c.DNS.Resolvers, MinTTL: c.DNS.MinTTL, MaxTTL: c.DNS.MaxTTL, Log: log,
+		})
+	case c.Eureka != nil:
+		return b.registry(s, c.Eureka).App(upstream.EurekaAppOptions{App: c.Eureka.App, Scheme: c.Eureka.Scheme, PreferIP: c.Eureka.PreferIP, Log: log})
+	}
+	return nil
+}
+
+// registry is one for all upstreams that name the same servers in the same
+// way, so that these are asked once for all of them, over reloads too.
+func (b *builder) registry(s *snapshot, c *config.Eureka) *upstream.Eureka {
+	urls := make([]string, len(c.URLs))
+	for i, u := range c.URLs {
+		urls[i] = u.String()
+	}
+	key := c.Interval.String() + " " + strings.Join(urls, " ")
+	if s.registries[key] == nil {
+		s.registries[key] = b.old.registries[key]
+	}
+	if s.registries[key] == nil {
+		s.registries[key] = upstream.NewEureka(upstream.EurekaOptions{URLs: c.URLs, Interval: c.Interval})
+	}
+	return s.registries[key]
 }

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"slices"
@@ -411,7 +412,7 @@ func (t *explainer) forwards(x *exchange, c upstream.Call) {
 		case call.Host != "":
 			e.note("rewrite", "Host is %s", call.Host)
 		}
-		e.pass("forward", "to the upstream %s, %s of %s", f.Upstream, f.Path, strings.Join(f.Targets, ", "))
+		e.pass("forward", "to the upstream %s, %s of %s", f.Upstream, f.Path, cmp.Or(strings.Join(f.Targets, ", "), "targets that are not known here"))
 		e.Forward = f
 	})
 }

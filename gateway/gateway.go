@@ -57,7 +57,7 @@ type Gateway struct {
 func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 	g := &Gateway{log: o.Logger, now: o.Now, grace: o.Grace, cache: issuer.NewCache(maxCacheBytes)}
 	g.metrics = newMetrics(g.cache)
-	g.metrics.registry.MustRegister(newLimitStats(g.current.Load), newReplicaStats(g.current.Load), newTLSStats(g.current.Load), newUpstreamStats(g.current.Load))
+	g.metrics.registry.MustRegister(newLimitStats(g.current.Load), newReplicaStats(g.current.Load), newTLSStats(g.current.Load), newUpstreamStats(g.current.Load), newSourceStats(g.current.Load))
 	if g.log == nil {
 		g.log = slog.New(slog.NewJSONHandler(os.Stderr, nil))
 	}

@@ -40,6 +40,7 @@ type snapshot struct {
 	issuers    map[string]*part[issuerOptions, *issuer.Issuer]
 	limits     map[string]*part[limitOptions, *limit.Limiter]
 	upstreams  map[string]*part[upstreamOptions, *upstream.Pool]
+	registries map[string]*upstream.Eureka                  // that upstreams of this snapshot or of those before it follow
 	redis      *part[config.Redis, redis.UniversalClient]   // nil without redis in the file
 	store      *part[config.Redis, *limit.Store]            // of shared limits; nil without redis
 	failures   *part[limit.FailureOptions, *limit.Failures] // nil without server.auth_failures

@@ -42,6 +42,7 @@ var keepers = map[string]string{
 	"gopkg.in/yaml.v3":            "gateway/config",
 	"cel.dev/":                    "gateway/policy",
 	"github.com/google/cel-go":    "gateway/policy",
+	"github.com/miekg/dns":        "gateway/internal/upstream",
 }
 
 // pkg is what go list tells of a package.

@@ -295,7 +295,14 @@ func TestWhole(t *testing.T) {
 	villains.Health = &Health{Path: "/", Interval: 10 * time.Second, Timeout: 2 * time.Second, Healthy: 2, Unhealthy: 3, Expect: []StatusRange{{200, 299}}}
 	villains.OutlierDetection = &OutlierDetection{5, 0, 30 * time.Second, 5 * time.Minute, 50}
 	bare := newUpstream("http://127.0.0.1:9003/base/", []Target{{mustURL(t, "http://127.0.0.1:9003/base/"), "", 1}})
-	equal(t, "upstreams", cfg.Upstreams, map[string]*Upstream{"heroes": heroes, "villains": villains})
+	sidekicks, gadgets, extras, robots := newUpstream("sidekicks", nil), newUpstream("gadgets", nil), newUpstream("extras", nil), newUpstream("robots", nil)
+	sidekicks.TLS.CAFile = "testdata/ok/heroes-ca.pem"
+	sidekicks.DNS = &DNS{mustURL(t, "https://sidekicks.internal/base"), "_https._tcp.sidekicks.internal", "ipv4", []string{"127.0.0.1:5353", "[::1]:53"}, 2 * time.Second, time.Minute}
+	extras.DNS = &DNS{mustURL(t, "http://extras.internal:8080"), "", "", nil, time.Second, 5 * time.Minute}
+	registry := mustURL(t, "http://gatehouse:secret@eureka-1.internal:8761/eureka")
+	gadgets.Eureka = &Eureka{[]*url.URL{registry, mustURL(t, "https://eureka-2.internal/eureka/")}, "GADGETS-SERVICE", "h2c", true, 10 * time.Second}
+	robots.Eureka = &Eureka{[]*url.URL{mustURL(t, "http://eureka-1.internal:8761/eureka")}, "robots", "http", false, 30 * time.Second}
+	equal(t, "upstreams", cfg.Upstreams, map[string]*Upstream{"heroes": heroes, "villains": villains, "sidekicks": sidekicks, "gadgets": gadgets, "extras": extras, "robots": robots})
 	deny := HeaderEdits{Set: map[string]string{"X-Frame-Options": "DENY"}}
 	equal(t, "defaults", cfg.Defaults, Defaults{Issuers: []string{"main"}, Limits: []string{"per_ip"}, Timeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxBody: 1 << 30, ResponseHeaders: deny, Mode: "report"})
 
@@ -364,6 +371,11 @@ func TestWhole(t *testing.T) {
 		Name: "/healthz", Match: Match{Path: "/healthz"}, Public: true,
 		Limits: []*Limit{perIP}, Upstream: villains, Timeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxBody: 1 << 30, ResponseHeaders: deny,
 	}}
+	for _, u := range []*Upstream{sidekicks, gadgets, extras, robots} {
+		like := *want[len(want)-1]
+		like.Name, like.Match.Path, like.Upstream = "/"+u.Name, "/"+u.Name, u
+		want = append(want, &like)
+	}
 	if len(cfg.Routes) != len(want) {
 		t.Fatalf("%d routes, want %d", len(cfg.Routes), len(want))
 	}
@@ -571,7 +583,7 @@ func TestPositions(t *testing.T) {
 			t.Errorf("%s is at %v: %q, want %q", path, p, got, want)
 		}
 	}
-	equal(t, "the fault", cfg.Faultf("routes[3].upstream", "is %s", "down").Error(), "testdata/ok/whole.yaml:295:15: is down")
+	equal(t, "the fault", cfg.Faultf("routes[3].upstream", "is %s", "down").Error(), "testdata/ok/whole.yaml:318:15: is down")
 	equal(t, "the position in no file", new(Config).At("routes[0]"), Pos{})
 }
 

@@ -179,7 +179,9 @@ type fileTiers struct {
 }
 
 type fileUpstream struct {
-	Targets          []fileTarget         `yaml:"targets" need:"the URLs that serve it, such as http://127.0.0.1:9000" doc:"URLs that serve the same, or maps with url, unix and weight"`
+	Targets          []fileTarget         `yaml:"targets" doc:"URLs that serve the same, or maps with url, unix and weight"`
+	DNS              fileDNS              `yaml:"dns" doc:"a URL; each address of its host is a target"`
+	Eureka           fileEureka           `yaml:"eureka" doc:"the URL of a registry; each instance of an application is a target"`
 	TLS              fileUpstreamTLS      `yaml:"tls" doc:"what is asked of https:// targets, and shown to them"`
 	Balance          fileBalance          `yaml:"balance" doc:"which target a request goes to: round_robin, least_requests, or a map with hash; default round_robin"`
 	SlowStart        time.Duration        `yaml:"slow_start" doc:"how long a target that comes, or comes back, takes until it gets its whole share; default: none"`

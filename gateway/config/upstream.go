@@ -15,6 +15,8 @@ import (
 type Upstream struct {
 	Name             string // its key in the file, or the bare URL
 	Targets          []Target
+	DNS              *DNS    // where targets come from in place of Targets; nil: not from there
+	Eureka           *Eureka // the same
 	TLS              UpstreamTLS
 	Balance          string            // "round_robin", "least_requests" or "hash"
 	HashBy           string            // claim:PATH, header:NAME or cookie:NAME, of "hash"
@@ -219,6 +221,7 @@ func (r *reader) namedUpstream(name string, f *fileUpstream) *Upstream {
 	targets := r.targets(path+".targets", f.Targets)
 	u := newUpstream(name, targets)
 	u.TLS = r.upstreamTLS(path+".tls", &f.TLS, targets)
+	r.discovery(path, f, u)
 	u.Balance, u.HashBy = or(f.Balance.word, u.Balance), string(f.Balance.Hash)
 	if u.HashBy != "" {
 		u.Balance = "hash"
