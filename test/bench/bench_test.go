@@ -374,3 +374,37 @@ func TestALeakIsFound(t *testing.T) {
 		t.Error("an outage explains what came after it, or nothing")
 	}
 }
+
+func TestAFootprintHasEachState(t *testing.T) {
+	needs(t)
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	var out strings.Builder
+	if err := run(t.Context(), []string{"-quick", "-footprint", "-results", dir}, &out); err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	files, _ := filepath.Glob(filepath.Join(dir, "footprint-*.json"))
+	if len(files) != 1 {
+		t.Fatalf("raw results: %v", files)
+	}
+	text, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kept struct{ Results []footprint }
+	if err := json.Unmarshal(text, &kept); err != nil {
+		t.Fatal(err)
+	}
+	if len(kept.Results) != 3 {
+		t.Fatalf("%+v", kept.Results)
+	}
+	for i, state := range []string{atRest, atRate, atLimit} {
+		f := kept.Results[i]
+		if f.State != state || f.Routes != 10 || f.Resident < 1<<20 || (f.PerSecond > 0) != (state != atRest) || state != atRest && f.Cores == 0 {
+			t.Errorf("%+v", f)
+		}
+	}
+	if left := leftOver(t, dir); len(left) > 0 {
+		t.Errorf("left over: %q", left)
+	}
+}

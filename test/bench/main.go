@@ -37,7 +37,7 @@ type settings struct {
 	rate               int
 	cases, peers       string
 	quick, grow, docs  bool
-	soak               bool
+	soak, footprint    bool
 	length             time.Duration // of the soak
 	results            string
 }
@@ -58,6 +58,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags.BoolVar(&s.grow, "grow", false, "measure how Gatehouse's cost grows, instead of its peers; -cases are the tables")
 	flags.IntVar(&s.most, "most", 1_000_000, "with -grow: the largest size that is tried")
 	flags.BoolVar(&s.soak, "soak", false, "load Gatehouse with everything at once, and look whether anything is left behind")
+	flags.BoolVar(&s.footprint, "footprint", false, "measure what Gatehouse takes of a machine: idle, under a little load and under all it can bear")
 	flags.DurationVar(&s.length, "for", 10*time.Minute, "with -soak: how long, after a warm-up of a tenth of it")
 	flags.BoolVar(&s.docs, "docs", false, "write the tables and charts into docs/")
 	flags.StringVar(&s.results, "results", "", "the `directory` of the raw results; test/bench/results without it")
@@ -83,6 +84,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	defer r.close()
 	if s.soak {
 		return r.soak()
+	}
+	if s.footprint {
+		return r.footprints()
 	}
 	if s.grow {
 		return r.growth()
@@ -129,6 +133,9 @@ func (r *rig) keep(name string, results any, tables []table, chart string) error
 	page := filepath.Join(r.root, "docs", "benchmarks.md")
 	if err := replaceBetween(page, name, text.String()); err != nil {
 		return err
+	}
+	if chart == "" {
+		return nil
 	}
 	svg := map[string]string{"peers": "benchmarks.svg", "growth": "growth.svg", "soak": "soak.svg"}[name]
 	return os.WriteFile(filepath.Join(r.root, "docs", svg), []byte(chart), 0o644)
