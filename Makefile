@@ -60,6 +60,11 @@ $(PROXIES)/.installed: test/proxies/requirements.txt
 	{ echo "*** pip could not fetch the proxies, so NOTHING was tested behind them ***"; exit 1; }
 	@touch $@
 
+# make test-retries   100,000 requests while targets die, where make test sends 5,000
+.PHONY: test-retries
+test-retries:
+	REQUESTS=100000 go test -race -count=1 -timeout 30m -run TestNothingIsLostWhenATargetDies -v ./test/
+
 # make test-keycloak   against a real Keycloak (needs Java 17 or newer, and Maven, which fetches it)
 KEYCLOAK_VERSION = 26.7.3
 KEYCLOAK_CACHE   = test/keycloak/.cache

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -431,13 +432,10 @@ func (b *builder) route(s *snapshot, c *config.Route) *builtRoute {
 		delegation:     delegationOf(c.Delegation),
 		stepUp:         stepUpOf(c.StepUp),
 		policy:         s.policies[c.Policy],
-		upstream:       b.upstream(s, c.Upstream),
-		hash:           hashBy(c.Upstream.HashBy),
+		to:             b.destinations(s, c),
 		introspects:    slices.ContainsFunc(c.Issuers, func(i *config.Issuer) bool { return i.Introspection.Enabled() }),
 		forwardToken:   c.ForwardToken,
 		maxBody:        c.MaxBody,
-		timeout:        c.Timeout,
-		idleTimeout:    c.IdleTimeout,
 		closeOnExpiry:  c.CloseOnExpiry,
 		rewrite:        newRewrite(c),
 		cors:           newCORS(c.CORS, c.Match),
@@ -551,10 +549,12 @@ func (b *builder) upstream(s *snapshot, c *config.Upstream) *upstream.Pool {
 	if c.Eureka != nil {
 		b.registry(s, c.Eureka) // for later ones to find, even if this upstream is carried over
 	}
-	s.upstreams[c.Name], _ = carry(b.old.upstreams[c.Name], upstreamOptions{*c, string(authorities)}, func() (*upstream.Pool, error) {
+	options := upstreamOptions{*c, string(authorities)}
+	options.Timeout, options.IdleTimeout = 0, 0 // which are its routes' matter
+	s.upstreams[c.Name], _ = carry(b.old.upstreams[c.Name], options, func() (*upstream.Pool, error) {
 		o := upstream.Options{
 			Name: c.Name, TLS: tlsConfig, Balance: upstream.Balance(c.Balance), SlowStart: c.SlowStart,
-			TryAll: c.NoHealthyTarget == "try_all", Log: b.log,
+			TryAll: c.NoHealthyTarget == "try_all", Log: b.log, ConnectTimeout: c.ConnectTimeout, MaxRequests: c.MaxRequests,
 		}
 		if source := b.source(s, c); source != nil {
 			o.Source = source
@@ -576,6 +576,12 @@ func (b *builder) upstream(s *snapshot, c *config.Upstream) *upstream.Pool {
 		}
 		if d := c.OutlierDetection; d != nil {
 			o.Outliers = new(upstream.Outliers(*d))
+		}
+		if c.Retries != nil {
+			o.Retries = retries(c.Retries)
+		}
+		if c.CircuitBreaker != nil {
+			o.Breaker = new(upstream.Breaker(*c.CircuitBreaker))
 		}
 		return upstream.New(o), nil
 	})
@@ -611,4 +617,20 @@ func (b *builder) registry(s *snapshot, c *config.Eureka) *upstream.Eureka {
 		s.registries[key] = upstream.NewEureka(upstream.EurekaOptions{URLs: c.URLs, Interval: c.Interval})
 	}
 	return s.registries[key]
+}
+
+func retries(c *config.Retries) *upstream.Retries {
+	r := &upstream.Retries{NumRetries: c.NumRetries, PerTryTimeout: c.PerTryTimeout, BudgetPercent: c.BudgetPercent}
+	for _, on := range c.On {
+		switch on {
+		case "connect_failure":
+			r.ConnectFailure = true
+		case "reset":
+			r.Reset = true
+		default:
+			status, _ := strconv.Atoi(on) // of three that config knows
+			r.Statuses = append(r.Statuses, status)
+		}
+	}
+	return r
 }

@@ -45,12 +45,13 @@ type exchange struct {
 	policy     policy.Decision // of the route's policy, if it was asked
 	decision   limit.Decision  // what the limits left
 	headers    []inject.Header
-	found      *foundToken // nil where no token was read
-	would      *refusal    // what report mode let pass, the first of it; nil: nothing
-	refused    *refusal    // nil if the request was forwarded
-	overdue    bool        // it outlived its token, which was told; for renew alone
-	forwarding bool        // the target may have been told of the request
-	abort      bool        // the client is gone: nothing more is to be written
+	to         *destination // nil until one is chosen
+	found      *foundToken  // nil where no token was read
+	would      *refusal     // what report mode let pass, the first of it; nil: nothing
+	refused    *refusal     // nil if the request was forwarded
+	overdue    bool         // it outlived its token, which was told; for renew alone
+	forwarding bool         // the target may have been told of the request
+	abort      bool         // the client is gone: nothing more is to be written
 
 	verdict *verdict   // nil: the request is served here, not decided about for another proxy
 	explain *explainer // is told what each rung finds; nil: nobody asked
@@ -109,6 +110,9 @@ func (x *exchange) end() {
 		slog.Int64("bytes", x.w.bytes),
 		slog.Duration("duration", duration),
 	)
+	if x.to != nil {
+		attrs = append(attrs, slog.String("upstream", x.to.upstream.Name()))
+	}
 	attrs = x.caller(attrs)
 	if x.verdict != nil {
 		attrs = append(attrs, slog.String("decision", x.verdict.dialect.proxy))
@@ -313,6 +317,7 @@ func (x *exchange) forward() error {
 	if x.verdict != nil {
 		return x.allow()
 	}
+	x.to = x.route.to.of(x)
 	call := upstream.Call{
 		Path:        x.route.rewrite.path(x.path),
 		Host:        x.route.rewrite.host,
@@ -323,16 +328,19 @@ func (x *exchange) forward() error {
 		RequestID:   x.requestID,
 		Traceparent: x.trace.parent(),
 		KeepState:   x.trace.extended,
-		Timeout:     x.route.timeout,
-		IdleTimeout: x.route.idleTimeout,
+		Timeout:     x.to.timeout,
+		IdleTimeout: x.to.idleTimeout,
 		ErrorLog:    x.gateway.errorLog,
 	}
 	if x.verified != nil && x.route.closeOnExpiry {
 		call.Lasts, call.Renew = x.lasts(), x.renew
 	}
-	if x.route.hash != nil {
-		call.HashKey = x.route.hash(x)
+	if x.to.hash != nil {
+		call.HashKey = x.to.hash(x)
 	}
+	// A backend may take it for a request of another method, and RFC 9110 §9.2.2
+	// is about the one that it takes it for.
+	call.Once = x.to.upstream.Retries != nil && overridden(x.r) != nil
 	call.Request = x.edit
 	if x.would != nil {
 		call.Headers = append(slices.Clip(x.headers), inject.Header{Name: inject.WouldRefuse, Value: string(x.would.reason)})
@@ -344,7 +352,7 @@ func (x *exchange) forward() error {
 	}
 	x.audit(allowed, nil, x.would)
 	x.forwarding = true
-	return x.route.upstream.Forward(x.w, x.r, call)
+	return x.to.upstream.Forward(x.w, x.r, call)
 }
 
 // edit changes the request's headers on their way to the target. It runs before

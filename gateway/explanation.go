@@ -383,7 +383,7 @@ func (t *explainer) forwards(x *exchange, c upstream.Call) {
 			x.found.source.Remove(out)
 		}
 		f := &Forwarded{
-			Upstream: x.route.upstream.Name(), Targets: x.route.upstream.Targets(), Path: call.Path,
+			Upstream: x.to.upstream.Name(), Targets: x.to.upstream.Targets(), Path: call.Path,
 			Headers: make([]Header, len(call.Headers)), Token: x.found != nil && (x.route.forwardToken || x.would != nil),
 		}
 		if out.URL.RawQuery != "" || out.URL.ForceQuery {
@@ -411,6 +411,9 @@ func (t *explainer) forwards(x *exchange, c upstream.Call) {
 			e.note("rewrite", "Host is the target's own")
 		case call.Host != "":
 			e.note("rewrite", "Host is %s", call.Host)
+		}
+		if why := x.why(); why != "" {
+			e.note("upstream", "%s %s", f.Upstream, why)
 		}
 		e.pass("forward", "to the upstream %s, %s of %s", f.Upstream, f.Path, cmp.Or(strings.Join(f.Targets, ", "), "targets that are not known here"))
 		e.Forward = f

@@ -154,7 +154,7 @@ func TestTheLogNamesTheClaimThatWasMeant(t *testing.T) {
 func TestEveryReasonHasAnAnswer(t *testing.T) {
 	for _, err := range []error{
 		refuse(internalError, ""), errors.New("anything"),
-		&upstream.Error{Failure: upstream.Refused}, &upstream.Error{Failure: upstream.Timeout}, &upstream.Error{Failure: upstream.ClientGone},
+		&upstream.Error{Failure: upstream.Refused}, &upstream.Error{Failure: upstream.Timeout}, &upstream.Error{Failure: upstream.ClientGone}, &upstream.Error{Failure: upstream.Overloaded, Err: io.EOF}, &upstream.Error{Failure: upstream.CircuitOpen, Err: io.EOF},
 		&upstream.Error{Failure: upstream.ClientStalled}, &upstream.Error{Failure: upstream.ClientBroke},
 		token.Errorf(token.MissingToken, ""), token.Errorf(token.InvalidToken, ""), token.Errorf(token.ExpiredToken, ""),
 		token.Errorf(token.RevokedToken, ""), refuse(policyDenied, ""), refuse(insufficientAuthentication, ""), token.Errorf(token.BadRequest, ""), token.Errorf(token.InsufficientPrivileges, ""),
@@ -168,7 +168,7 @@ func TestEveryReasonHasAnAnswer(t *testing.T) {
 
 func TestAPanicIsA500(t *testing.T) {
 	b := newBench(t, func(http.ResponseWriter, *http.Request) {}, "")
-	b.gateway.current.Load().routes[0].upstream = nil
+	b.gateway.current.Load().routes[0].to.weighted = nil
 	res, body := b.get("/open", "")
 	var p problem
 	if err := json.Unmarshal([]byte(body), &p); err != nil || res.StatusCode != 500 || p.Reason != internalError {

@@ -31,6 +31,8 @@ const (
 	upstreamRefused  token.Reason = "upstream_refused"
 	upstreamTimeout  token.Reason = "upstream_timeout"
 	noHealthyTarget  token.Reason = "no_healthy_target"
+	overloaded       token.Reason = "upstream_overloaded"
+	circuitOpen      token.Reason = "circuit_open"
 	internalError    token.Reason = "internal_error"
 	noDecision       token.Reason = "no_decision"
 	// The word of RFC 9470 §3.
@@ -66,6 +68,8 @@ var answers = map[token.Reason]struct {
 	upstreamRefused:              {502, "The service behind the gateway did not answer.", ""},
 	upstreamTimeout:              {504, "The service behind the gateway did not answer in time.", ""},
 	noHealthyTarget:              {503, "The service behind the gateway is not available at present.", ""},
+	overloaded:                   {503, "The service behind the gateway has as many requests as it may have.", ""},
+	circuitOpen:                  {503, "The service behind the gateway is not available at present.", ""},
 	internalError:                {500, "The gateway failed.", ""},
 	noDecision:                   {403, "Nothing is decided about such a request.", ""},
 	clientGone:                   {499, "", ""},
@@ -134,6 +138,8 @@ func asRefusal(err error) *refusal {
 			upstream.ClientStalled:   token.BadRequest,
 			upstream.ClientBroke:     token.BadRequest,
 			upstream.NoHealthyTarget: noHealthyTarget,
+			upstream.Overloaded:      overloaded,
+			upstream.CircuitOpen:     circuitOpen,
 		}[failed.Failure]
 		return &refusal{reason: reason, detail: failed.Error(), retryAfter: failed.RetryAfter}
 	}

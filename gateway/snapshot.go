@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/cors"
@@ -97,14 +96,11 @@ type builtRoute struct {
 	stepUp         policy.StepUp
 	policy         *policy.Compiled // nil: none
 	limits         struct{ before, after []*limit.Limiter }
-	upstream       *upstream.Pool
-	hash           func(*exchange) string // what the upstream is to hash; nil: nothing
+	to             destinations
 	rewrite        rewrite
 	cors           *cors.Cors // nil: the backend's own matter
 	forwardToken   bool
 	maxBody        int64 // bytes; 0: any
-	timeout        time.Duration
-	idleTimeout    time.Duration
 	closeOnExpiry  bool
 	introspects    bool            // one of its issuers is asked about tokens
 	report         bool            // mode: report, for what no issuer of reports decides

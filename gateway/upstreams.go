@@ -49,11 +49,12 @@ func (g *Gateway) listUpstreams(w http.ResponseWriter, _ *http.Request, s *snaps
 	type row struct {
 		Name    string            `json:"name"`
 		Balance string            `json:"balance"`
+		Circuit string            `json:"circuit,omitempty"` // closed, open or half-open
 		Targets []upstream.Status `json:"targets"`
 	}
 	rows := make([]row, 0, len(s.upstreams))
 	for name, p := range s.upstreams {
-		rows = append(rows, row{name, p.options.Balance, p.value.Status()})
+		rows = append(rows, row{name, p.options.Balance, p.value.Circuit(), p.value.Status()})
 	}
 	slices.SortFunc(rows, func(a, b row) int { return strings.Compare(a.Name, b.Name) })
 	writeJSON(w, http.StatusOK, map[string]any{"upstreams": rows})
@@ -88,6 +89,7 @@ func (s *snapshot) upstreamReadiness() map[string]upstreamReadiness {
 type upstreamStats struct {
 	current                                         func() *snapshot
 	healthy, ejected, inFlight, requests, ejections *prometheus.Desc
+	retries, circuit                                *prometheus.Desc
 }
 
 func newUpstreamStats(current func() *snapshot) *upstreamStats {
@@ -101,12 +103,14 @@ func newUpstreamStats(current func() *snapshot) *upstreamStats {
 		inFlight:  desc("requests_in_flight", "Requests that the target has now, upgraded connections included."),
 		requests:  desc("requests_total", "Requests to the target by outcome: success, server_error (5xx), gateway_error (502, 503, 504), refused (no connection, or it broke before the headers), timeout (before the headers), broken_off (the response), client (who went, stalled or sent nonsense).", "outcome"),
 		ejections: desc("ejections_total", "How often the target was ejected."),
+		retries:   prometheus.NewDesc("gatehouse_upstream_retries_total", "Requests that were sent again to another target, by outcome: success, failure; budget_exhausted counts those that would have been.", []string{"upstream", "outcome"}, nil),
+		circuit:   prometheus.NewDesc("gatehouse_upstream_circuit_open", "1 while requests are refused since too many failed, 0.5 while some are tried, else 0.", []string{"upstream"}, nil),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (l *upstreamStats) Describe(descs chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{l.healthy, l.ejected, l.inFlight, l.requests, l.ejections} {
+	for _, d := range []*prometheus.Desc{l.healthy, l.ejected, l.inFlight, l.requests, l.ejections, l.retries, l.circuit} {
 		descs <- d
 	}
 }
@@ -118,6 +122,14 @@ func (l *upstreamStats) Collect(to chan<- prometheus.Metric) {
 		return
 	}
 	for name, p := range s.upstreams {
+		if p.options.Retries != nil {
+			for outcome, n := range p.value.Retried() {
+				to <- prometheus.MustNewConstMetric(l.retries, prometheus.CounterValue, float64(n), name, outcome)
+			}
+		}
+		if circuit := p.value.Circuit(); circuit != "" {
+			to <- prometheus.MustNewConstMetric(l.circuit, prometheus.GaugeValue, map[string]float64{"open": 1, "half-open": 0.5}[circuit], name)
+		}
 		for _, t := range p.value.Status() {
 			report := func(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels ...string) {
 				to <- prometheus.MustNewConstMetric(d, kind, v, append([]string{name, t.Target}, labels...)...)

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"sync/atomic"
 	"testing"
 )
@@ -15,6 +16,7 @@ type member struct {
 	address string
 	served  atomic.Int64 // requests, health checks aside
 	mood    atomic.Value // a string
+	got     atomic.Value // the last request's body, a string
 	server  *http.Server
 }
 
@@ -24,6 +26,8 @@ const (
 	erring    = "erring"    // 500
 	overtaxed = "overtaxed" // 503
 	breaking  = "breaking"  // in the middle of a body
+	resetting = "resetting" // the connection, when it has read the request
+	stalled   = "stalled"   // the same, and it stays there
 	hung      = "hung"
 )
 
@@ -84,9 +88,43 @@ func (m *member) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, "half")
 		_ = http.NewResponseController(w).Flush()
 		panic(http.ErrAbortHandler)
+	case stalled:
+		_, _ = io.WriteString(w, "half")
+		_ = http.NewResponseController(w).Flush()
+		hold(r, nil)
+	case resetting:
+		_, _ = io.Copy(io.Discard, r.Body)
+		panic(http.ErrAbortHandler)
 	default:
+		body, _ := io.ReadAll(r.Body)
+		m.got.Store(string(body))
 		_, _ = io.WriteString(w, m.address)
 	}
+}
+
+// memberCommand has this program be a member in a process of its own, which can
+// be killed.
+const memberCommand = "member"
+
+func serveAsMember(address string) int {
+	m := &member{address: address}
+	m.mood.Store(well)
+	_ = http.ListenAndServe(address, m)
+	return 1
+}
+
+// launchMember starts a member as a process at that address.
+func launchMember(t *testing.T, address string) *process {
+	t.Helper()
+	p := launch(t, os.Args[0], memberCommand, address)
+	eventually(t, "the member listens", func() bool {
+		conn, err := net.Dial("tcp", address)
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err == nil
+	})
+	return p
 }
 
 // row is what GET /upstreams of the admin listener says of a target.

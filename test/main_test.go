@@ -21,6 +21,9 @@ var binary string
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
+	if len(os.Args) == 3 && os.Args[1] == memberCommand {
+		return serveAsMember(os.Args[2])
+	}
 	dir, err := os.MkdirTemp("", "gatehouse-test-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -295,13 +295,14 @@ type Route struct {
 	Delegation   Delegation
 	StepUp       StepUp
 	Limits       []*Limit
-	Upstream     *Upstream
-	StripPrefix  string // without a trailing slash
+	Upstreams    []Destination // one at least without conditions
+	Sticky       string        // claim:PATH, header:NAME or cookie:NAME of which the same value goes to the same upstream; empty: none
+	StripPrefix  string        // without a trailing slash
 	ForwardToken bool
-	EncodedSlash bool // encoded_slash: allow
-	IgnoreCase   bool // the match is compared without regard to the case of letters in the path
-	Timeout      time.Duration
-	IdleTimeout  time.Duration
+	EncodedSlash bool          // encoded_slash: allow
+	IgnoreCase   bool          // the match is compared without regard to the case of letters in the path
+	Timeout      time.Duration // 0: that of the upstream, or else of Defaults
+	IdleTimeout  time.Duration // the same
 	// CloseOnExpiry ends what outlives its token; means nothing on public routes.
 	CloseOnExpiry bool
 	Mode          string // the route's own, "enforce" or "report"; "" for Defaults.Mode

@@ -153,13 +153,11 @@ func TestDefaults(t *testing.T) {
 		Upstreams: map[string]*Upstream{},
 		Defaults:  Defaults{Timeout: 10 * time.Second, IdleTimeout: time.Minute, CloseOnExpiry: true, Mode: "enforce"},
 		Routes: []*Route{{
-			Name:        "GET /heroes/{id}",
-			Match:       Match{Methods: []string{"GET"}, Path: "/heroes/{id}"},
-			Issuers:     []*Issuer{main},
-			All:         []string{"READ_HEROES"},
-			Upstream:    newUpstream("http://127.0.0.1:9000", []Target{{mustURL(t, "http://127.0.0.1:9000"), "", 1}}),
-			Timeout:     10 * time.Second,
-			IdleTimeout: time.Minute,
+			Name:      "GET /heroes/{id}",
+			Match:     Match{Methods: []string{"GET"}, Path: "/heroes/{id}"},
+			Issuers:   []*Issuer{main},
+			All:       []string{"READ_HEROES"},
+			Upstreams: only(newUpstream("http://127.0.0.1:9000", []Target{{mustURL(t, "http://127.0.0.1:9000"), "", 1}})),
 
 			CloseOnExpiry: true,
 		}},
@@ -289,11 +287,19 @@ func TestWhole(t *testing.T) {
 		},
 		OutlierDetection: &OutlierDetection{3, 10, 10 * time.Second, time.Minute, 100},
 		NoHealthyTarget:  "try_all",
+		ConnectTimeout:   time.Second,
+		Timeout:          20 * time.Second,
+		IdleTimeout:      10 * time.Minute,
+		MaxRequests:      1000,
+		Retries:          &Retries{2, []string{"connect_failure", "503"}, 3 * time.Second, 10},
+		CircuitBreaker:   &CircuitBreaker{80, 100, 30 * time.Second, 5 * time.Second},
 	}
 	villains := newUpstream("villains", []Target{{mustURL(t, "http://127.0.0.1:9004"), "", 1}})
 	villains.Balance, villains.HashBy = "hash", "claim:sub"
 	villains.Health = &Health{Path: "/", Interval: 10 * time.Second, Timeout: 2 * time.Second, Healthy: 2, Unhealthy: 3, Expect: []StatusRange{{200, 299}}}
 	villains.OutlierDetection = &OutlierDetection{5, 0, 30 * time.Second, 5 * time.Minute, 50}
+	villains.Retries = &Retries{1, []string{"connect_failure", "reset", "502", "503", "504"}, 0, 20}
+	villains.CircuitBreaker = &CircuitBreaker{50, 20, 10 * time.Second, 10 * time.Second}
 	bare := newUpstream("http://127.0.0.1:9003/base/", []Target{{mustURL(t, "http://127.0.0.1:9003/base/"), "", 1}})
 	sidekicks, gadgets, extras, robots := newUpstream("sidekicks", nil), newUpstream("gadgets", nil), newUpstream("extras", nil), newUpstream("robots", nil)
 	sidekicks.TLS.CAFile = "testdata/ok/heroes-ca.pem"
@@ -347,7 +353,7 @@ func TestWhole(t *testing.T) {
 
 	want := []*Route{{
 		Name: "create-hero", Match: Match{[]string{"POST", "PUT"}, "heroes.example.com", "/heroes-service/hero"},
-		Issuers: []*Issuer{main}, All: []string{"CREATE_HERO"}, Limits: []*Limit{perUser, perIP}, Upstream: heroes,
+		Issuers: []*Issuer{main}, All: []string{"CREATE_HERO"}, Limits: []*Limit{perUser, perIP}, Upstreams: only(heroes),
 		Policy: "whole", Delegation: Delegation{Actors: []Actor{{"", "helpdesk"}, {"https://other.example.com", "batch"}}},
 		StepUp:      StepUp{[]string{"gold", "silver"}, []string{"otp"}, []string{"hwk", "swk"}, 5 * time.Minute},
 		StripPrefix: "/heroes-service", ForwardToken: true, EncodedSlash: true, IgnoreCase: true, Timeout: time.Minute, IdleTimeout: time.Hour, CloseOnExpiry: true, Mode: "enforce",
@@ -359,21 +365,26 @@ func TestWhole(t *testing.T) {
 	}, {
 		Name: "GET,HEAD heroes.example.com/heroes/{id}/{rest...}", Match: Match{[]string{"GET", "HEAD"}, "heroes.example.com", "/heroes/{id}/{rest...}"},
 		Issuers: []*Issuer{main, local}, All: []string{"READ_HEROES"}, Any: []string{"scope:heroes", "CREATE_HERO"},
-		Limits: []*Limit{perIP}, Upstream: bare, Timeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxBody: 1 << 30, ResponseHeaders: deny,
+		Limits: []*Limit{perIP}, Upstreams: only(bare), MaxBody: 1 << 30, ResponseHeaders: deny,
 	}, {
 		Name: "/seed/{$}", Match: Match{Path: "/seed/{$}"},
 		Delegation: Delegation{Deny: true}, StepUp: StepUp{AllAMR: []string{"otp"}},
-		Issuers: []*Issuer{seed}, Limits: []*Limit{perIP}, Upstream: bare, Timeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxBody: 1 << 30, ResponseHeaders: deny,
+		Issuers: []*Issuer{seed}, Limits: []*Limit{perIP}, Upstreams: only(bare), MaxBody: 1 << 30, ResponseHeaders: deny,
 	}, {
 		Name: "/node/", Match: Match{Path: "/node/"}, Optional: true,
-		Issuers: []*Issuer{node}, Limits: []*Limit{perIP}, Upstream: heroes, Timeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxBody: 1 << 30, ResponseHeaders: deny,
+		Issuers: []*Issuer{node}, Limits: []*Limit{perIP}, MaxBody: 1 << 30, ResponseHeaders: deny,
+		Upstreams: []Destination{
+			{villains, 0, &When{[]RequiredClaim{{"plan", []string{"gold"}}, {"realm_access.roles", []string{"beta", "staff"}}}, []HeaderValue{{"X-Canary", []string{"1", "always"}}}}},
+			{heroes, 95, nil}, {bare, 1, nil},
+		},
+		Sticky: "claim:sub",
 	}, {
 		Name: "/healthz", Match: Match{Path: "/healthz"}, Public: true,
-		Limits: []*Limit{perIP}, Upstream: villains, Timeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxBody: 1 << 30, ResponseHeaders: deny,
+		Limits: []*Limit{perIP}, Upstreams: only(villains), MaxBody: 1 << 30, ResponseHeaders: deny,
 	}}
 	for _, u := range []*Upstream{sidekicks, gadgets, extras, robots} {
 		like := *want[len(want)-1]
-		like.Name, like.Match.Path, like.Upstream = "/"+u.Name, "/"+u.Name, u
+		like.Name, like.Match.Path, like.Upstreams = "/"+u.Name, "/"+u.Name, only(u)
 		want = append(want, &like)
 	}
 	if len(cfg.Routes) != len(want) {
@@ -393,10 +404,10 @@ func TestWhole(t *testing.T) {
 	}, {
 		Name: "/nowhere", Method: "GET", URL: "/nowhere", Expect: Expectation{Status: 404},
 	}})
-	if cfg.Routes[1].Upstream != cfg.Routes[2].Upstream {
+	if cfg.Routes[1].Upstreams[0] != cfg.Routes[2].Upstreams[0] {
 		t.Error("two routes with one URL do not share their upstream")
 	}
-	if cfg.Routes[0].Limits[1] != cfg.Limits["per_ip"] || cfg.Routes[0].Issuers[0] != cfg.Issuers["main"] || cfg.Routes[0].Upstream != cfg.Upstreams["heroes"] {
+	if cfg.Routes[0].Limits[1] != cfg.Limits["per_ip"] || cfg.Routes[0].Issuers[0] != cfg.Issuers["main"] || cfg.Routes[0].Upstreams[0].Upstream != cfg.Upstreams["heroes"] {
 		t.Error("a route refers to copies")
 	}
 }
@@ -521,7 +532,7 @@ routes:
     timeout: ${env:NOT_SET:-3s}
     upstream: http://127.0.0.1:${env:PORT}
 `)
-	if cfg.Server.Listen != "127.0.0.1:9009" || cfg.Headers.MaxBytes != 4096 || !cfg.Routes[0].Public || cfg.Routes[0].Timeout != 3*time.Second || cfg.Routes[0].Upstream.Targets[0].URL.Port() != "9009" {
+	if cfg.Server.Listen != "127.0.0.1:9009" || cfg.Headers.MaxBytes != 4096 || !cfg.Routes[0].Public || cfg.Routes[0].Timeout != 3*time.Second || cfg.Routes[0].Upstreams[0].Upstream.Targets[0].URL.Port() != "9009" {
 		t.Errorf("got %+v", cfg)
 	}
 	for text, want := range map[string]string{
@@ -568,7 +579,9 @@ func TestPositions(t *testing.T) {
 		"limits.per_ip.rate":              "50/1s",
 		"limits.per_ip.key[0]":            "ip",
 		"routes":                          "routes:",
-		"routes[3].upstream":              "heroes",
+		"routes[2].upstream":              "http://127.0.0.1:9003/base/",
+		"routes[3].upstream":              "upstream:",
+		"routes[3].upstream[1].weight":    "95",
 		"routes[0].match.host":            "POST,PUT Heroes.Example.com/heroes-service/hero",
 		"routes[1].match.host":            "heroes.example.com",
 		"routes[1].privileges.any[1]":     "CREATE_HERO]",
@@ -583,7 +596,7 @@ func TestPositions(t *testing.T) {
 			t.Errorf("%s is at %v: %q, want %q", path, p, got, want)
 		}
 	}
-	equal(t, "the fault", cfg.Faultf("routes[3].upstream", "is %s", "down").Error(), "testdata/ok/whole.yaml:318:15: is down")
+	equal(t, "the fault", cfg.Faultf("routes[3].upstream[1].to", "is %s", "down").Error(), "testdata/ok/whole.yaml:342:13: is down")
 	equal(t, "the position in no file", new(Config).At("routes[0]"), Pos{})
 }
 
@@ -715,3 +728,6 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// only is where a route with one upstream leads.
+func only(u *Upstream) []Destination { return []Destination{{Upstream: u, Weight: 1}} }

@@ -188,6 +188,12 @@ type fileUpstream struct {
 	Health           fileHealth           `yaml:"health" doc:"how targets are asked whether they are well; default: they are not"`
 	OutlierDetection fileOutlierDetection `yaml:"outlier_detection" doc:"which targets are ejected for how they answer requests; default: none"`
 	NoHealthyTarget  string               `yaml:"no_healthy_target" enum:"fail,try_all" doc:"what becomes of requests while no target is healthy: fail refuses them with 503, try_all tries all targets; default fail"`
+	ConnectTimeout   time.Duration        `yaml:"connect_timeout" doc:"how long a connection to a target may take, and its TLS handshake once more; default 5s"`
+	Timeout          time.Duration        `yaml:"timeout" doc:"how long it may take until the headers of its answer, on routes that do not say"`
+	IdleTimeout      time.Duration        `yaml:"idle_timeout" doc:"how long bodies may be silent between two bytes, on routes that do not say"`
+	MaxRequests      int                  `yaml:"max_requests" doc:"how many requests may be in flight; one more is refused with 503; default any number"`
+	Retries          fileRetries          `yaml:"retries" doc:"which requests that failed are sent again, to another target; default: none"`
+	CircuitBreaker   fileCircuitBreaker   `yaml:"circuit_breaker" doc:"when it is left alone for a while, since too many requests fail; default: never"`
 }
 
 type filePrivilege struct {
@@ -223,7 +229,8 @@ type fileRoute struct {
 	AMR          privileges    `yaml:"amr" doc:"the claim amr must have all of these, or one of any"`
 	MaxAuthAge   time.Duration `yaml:"max_auth_age" doc:"how long ago auth_time may be, in whole seconds"`
 	Limits       []string      `yaml:"limits" doc:"the rate limits that all must admit the request"`
-	Upstream     string        `yaml:"upstream" need:"where its requests go: a name in upstreams, or a URL" doc:"a name in upstreams, or the URL of a single target"`
+	Upstream     fileUpstreams `yaml:"upstream" need:"where its requests go: a name in upstreams, or a URL" doc:"a name in upstreams, or the URL of a single target; or a list of several with weights or conditions"`
+	Sticky       hashKey       `yaml:"sticky" doc:"of several upstreams by weight, those with the same claim:PATH, header:NAME or cookie:NAME go to the same one"`
 	StripPrefix  string        `yaml:"strip_prefix" doc:"whole segments of the path that the backend does not see"`
 	ForwardToken bool          `yaml:"forward_token" doc:"true: the backend receives the token, too"`
 	EncodedSlash string        `yaml:"encoded_slash" enum:"refuse,allow" doc:"allow: a path may hold %2f inside a segment; default refuse"`

@@ -135,6 +135,13 @@ func (*fileTarget) schema(g *generator) schema {
 func (*fileBalance) schema(g *generator) schema {
 	return anyOf(g.scalar(schema{"enum": balances}), g.object(reflect.TypeFor[fileBalance]()))
 }
+func (*retryOn) schema(g *generator) schema {
+	return anyOf(g.scalar(schema{"enum": retryOns}), schema{"enum": []int{502, 503, 504}})
+}
+
+func (*fileUpstreams) schema(g *generator) schema {
+	return anyOf(g.of(reflect.TypeFor[string](), ""), g.of(reflect.TypeFor[[]fileDestination](), ""))
+}
 func (*hashKey) schema(g *generator) schema { return g.text(`^(claim|header|cookie):.+$`) }
 func (*statusRange) schema(g *generator) schema {
 	return anyOf(g.text(`^[2-5][0-9]{2}-[2-5][0-9]{2}$`), g.text(`^[2-5][0-9]{2}$`), g.scalar(schema{"type": "integer", "minimum": 200, "maximum": 599}))

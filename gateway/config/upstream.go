@@ -24,6 +24,26 @@ type Upstream struct {
 	Health           *Health           // nil: targets are not asked
 	OutlierDetection *OutlierDetection // nil: none are ejected
 	NoHealthyTarget  string            // "fail" or "try_all"
+	ConnectTimeout   time.Duration
+	Timeout          time.Duration   // of routes that do not say; 0: that of Defaults
+	IdleTimeout      time.Duration   // the same
+	MaxRequests      int             // in flight; 0: any number
+	Retries          *Retries        // nil: none
+	CircuitBreaker   *CircuitBreaker // nil: none
+}
+
+// Retries says which requests that failed are sent again, to another target.
+type Retries struct {
+	NumRetries    int
+	On            []string      // connect_failure, reset, 502, 503, 504
+	PerTryTimeout time.Duration // 0: none
+	BudgetPercent int           // of the requests
+}
+
+// CircuitBreaker says when an upstream is left alone, since too many requests fail.
+type CircuitBreaker struct {
+	FailurePercentage, RequestVolume int
+	Interval, OpenTime               time.Duration
 }
 
 // Target is one server of an upstream.
@@ -212,6 +232,29 @@ type fileOutlierDetection struct {
 	MaxEjectionPercent        int           `yaml:"max_ejection_percent" doc:"how much of the targets may be ejected at one time, though always one of several; default 50"`
 }
 
+type fileRetries struct {
+	NumRetries    int           `yaml:"num_retries" doc:"how often one request is sent again; default 1"`
+	On            []retryOn     `yaml:"on" doc:"after what: connect_failure, reset, 502, 503, 504; default all of them"`
+	PerTryTimeout time.Duration `yaml:"per_try_timeout" doc:"how long one target may take until the headers of its answer, before another is asked; default: the whole timeout, so that nobody else is asked"`
+	BudgetPercent int           `yaml:"budget_percent" doc:"how many retries there may be for a hundred requests; default 20"`
+}
+
+// retryOn is what a request is sent again after.
+type retryOn string
+
+var retryOns = []string{"connect_failure", "reset", "502", "503", "504"}
+
+func (o *retryOn) readNode(r *reader, n *yaml.Node, path string) {
+	*o = retryOn(r.enum(n, path, retryOns))
+}
+
+type fileCircuitBreaker struct {
+	FailurePercentage int           `yaml:"failure_percentage" doc:"how many of a hundred requests must fail for the circuit to open; default 50"`
+	RequestVolume     int           `yaml:"request_volume" doc:"how many requests there must be to judge by; default 20"`
+	Interval          time.Duration `yaml:"interval" doc:"the time whose requests are looked at; default 10s"`
+	OpenTime          time.Duration `yaml:"open_time" doc:"how long requests are refused with 503 until a few are tried; default 10s"`
+}
+
 // namedUpstream reads an upstream that has a name.
 func (r *reader) namedUpstream(name string, f *fileUpstream) *Upstream {
 	path := "upstreams." + name
@@ -236,12 +279,16 @@ func (r *reader) namedUpstream(name string, f *fileUpstream) *Upstream {
 	if at := path + ".no_healthy_target"; r.ok(at) && u.Health == nil && u.OutlierDetection == nil {
 		r.fault(at, "%s means nothing without health or outlier_detection: every target is taken to be healthy", at)
 	}
+	u.ConnectTimeout = or(f.ConnectTimeout, u.ConnectTimeout)
+	u.Timeout, u.IdleTimeout, u.MaxRequests = f.Timeout, f.IdleTimeout, f.MaxRequests
+	u.Retries = r.retries(path+".retries", &f.Retries)
+	u.CircuitBreaker = r.circuitBreaker(path+".circuit_breaker", &f.CircuitBreaker)
 	return u
 }
 
 // newUpstream is one with nothing but defaults.
 func newUpstream(name string, targets []Target) *Upstream {
-	return &Upstream{Name: name, Targets: targets, Balance: "round_robin", NoHealthyTarget: "fail"}
+	return &Upstream{Name: name, Targets: targets, Balance: "round_robin", NoHealthyTarget: "fail", ConnectTimeout: 5 * time.Second}
 }
 
 func (r *reader) health(path string, f *fileHealth) *Health {
@@ -298,4 +345,42 @@ func (r *reader) outliers(path string, f *fileOutlierDetection) *OutlierDetectio
 		r.fault(at, "%s is %d; want at most 100", at, o.MaxEjectionPercent)
 	}
 	return o
+}
+
+func (r *reader) retries(path string, f *fileRetries) *Retries {
+	if !r.has(path) {
+		return nil
+	}
+	o := &Retries{NumRetries: or(f.NumRetries, 1), On: retryOns, PerTryTimeout: f.PerTryTimeout, BudgetPercent: or(f.BudgetPercent, 20)}
+	if f.On != nil {
+		o.On = make([]string, len(f.On))
+		for i, on := range f.On {
+			o.On[i] = string(on)
+		}
+		r.distinct(path+".on", o.On)
+	}
+	if at := path + ".num_retries"; o.NumRetries > maxRetries {
+		r.fault(at, "%s is %d; want at most %d", at, o.NumRetries, maxRetries)
+	}
+	if at := path + ".budget_percent"; o.BudgetPercent > 100 {
+		r.fault(at, "%s is %d; want at most 100", at, o.BudgetPercent)
+	}
+	return o
+}
+
+// maxRetries is more than anybody waits for.
+const maxRetries = 10
+
+func (r *reader) circuitBreaker(path string, f *fileCircuitBreaker) *CircuitBreaker {
+	if !r.has(path) {
+		return nil
+	}
+	b := &CircuitBreaker{or(f.FailurePercentage, 50), or(f.RequestVolume, 20), or(f.Interval, 10*time.Second), or(f.OpenTime, 10*time.Second)}
+	if at := path + ".failure_percentage"; b.FailurePercentage > 100 {
+		r.fault(at, "%s is %d; want at most 100", at, b.FailurePercentage)
+	}
+	if at := path + ".interval"; b.Interval < time.Second {
+		r.fault(at, "%s is %s; want at least 1s", at, b.Interval)
+	}
+	return b
 }

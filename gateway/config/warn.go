@@ -47,7 +47,9 @@ func (c *Config) warnings() []Fault {
 func (c *Config) warnUnused(warn func(path, format string, args ...any)) {
 	issuers, limits, upstreams := map[*Issuer]bool{}, map[*Limit]bool{}, map[*Upstream]bool{}
 	for _, r := range c.Routes {
-		upstreams[r.Upstream] = true
+		for _, d := range r.Upstreams {
+			upstreams[d.Upstream] = true
+		}
 		for _, i := range r.Issuers {
 			issuers[i] = true
 		}
@@ -136,7 +138,13 @@ type move struct {
 	strip, add string
 }
 
-func (r *Route) move() move { return move{r.Upstream, r.Match.Host, r.StripPrefix, r.AddPrefix} }
+func (r *Route) moves() []move {
+	list := make([]move, len(r.Upstreams))
+	for i, d := range r.Upstreams {
+		list[i] = move{d.Upstream, r.Match.Host, r.StripPrefix, r.AddPrefix}
+	}
+	return list
+}
 
 // warnMoved warns where a route reaches a better protected path of the same
 // upstream by its strip_prefix or add_prefix: /admin is protected, and
@@ -144,29 +152,35 @@ func (r *Route) move() move { return move{r.Upstream, r.Match.Host, r.StripPrefi
 func (c *Config) warnMoved(hosts map[string]*tree, warn func(path, format string, args ...any)) {
 	moves := map[*Upstream][]move{}
 	for _, r := range c.Routes {
-		if !slices.Contains(moves[r.Upstream], r.move()) {
-			moves[r.Upstream] = append(moves[r.Upstream], r.move())
+		for _, m := range r.moves() {
+			if !slices.Contains(moves[m.upstream], m) {
+				moves[m.upstream] = append(moves[m.upstream], m)
+			}
 		}
 	}
 	reached := map[int][]string{}
 	for n, r := range c.Routes {
-		own := r.move()
 		at := index("routes", n) + ".match"
-		seen := own.add + strings.TrimPrefix(r.Match.Path, own.strip) // by the upstream
-		for _, m := range moves[r.Upstream] {
-			path, ok := strings.CutPrefix(seen, m.add)
-			if m.strip == own.strip && m.add == own.add || !ok || !strings.HasPrefix(path, "/") {
-				continue // of routes with one move the most specific wins
+		for _, own := range r.moves() {
+			seen := own.add + strings.TrimPrefix(r.Match.Path, own.strip) // by the upstream
+			for _, m := range moves[own.upstream] {
+				path, ok := strings.CutPrefix(seen, m.add)
+				if m.strip == own.strip && m.add == own.add || !ok || !strings.HasPrefix(path, "/") {
+					continue // of routes with one move the most specific wins
+				}
+				method := "GET"
+				if len(r.Match.Methods) > 0 {
+					method = r.Match.Methods[0]
+				}
+				to := hosts[m.host].find(shape(m.strip+path), method, c.Routes)
+				if to < 0 || !slices.Contains(c.Routes[to].moves(), m) || c.Routes[to].strength() >= r.strength() {
+					continue
+				}
+				from := fmt.Sprintf("%s (line %d)", c.quote(at, r.Match.Host+r.Match.Path), c.At(at).Line)
+				if !slices.Contains(reached[to], from) { // by another of its upstreams
+					reached[to] = append(reached[to], from)
+				}
 			}
-			method := "GET"
-			if len(r.Match.Methods) > 0 {
-				method = r.Match.Methods[0]
-			}
-			to := hosts[m.host].find(shape(m.strip+path), method, c.Routes)
-			if to < 0 || c.Routes[to].move() != m || c.Routes[to].strength() >= r.strength() {
-				continue
-			}
-			reached[to] = append(reached[to], fmt.Sprintf("%s (line %d)", c.quote(at, r.Match.Host+r.Match.Path), c.At(at).Line))
 		}
 	}
 	for to, from := range reached {

@@ -66,6 +66,21 @@ func (p *Pool) pick(key string) *target {
 	return v.turns[(p.next.Add(1)-1)%n].target
 }
 
+// another returns a target that is none of those tried; nil if there is none.
+func (p *Pool) another(key string, tried []*target) *target {
+	v := p.view.Load()
+	if v.circle != nil && key != "" {
+		return v.circle.next(key, tried)
+	}
+	n := uint64(len(v.turns))
+	for i, from := uint64(0), p.random(); i < n; i++ {
+		if t := v.turns[(from%n+i)%n].target; !slices.Contains(tried, t) {
+			return t
+		}
+	}
+	return nil
+}
+
 // A round has at most maxTurns turns, or some for each target where there are
 // more of them: beyond that weights are rounded.
 const (

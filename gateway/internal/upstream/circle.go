@@ -75,7 +75,21 @@ func (c circle) of(shares []share, all []*target) circle {
 }
 
 // owner returns the target of a key; the circle has a point at least.
-func (c circle) owner(key string) *target {
+func (c circle) owner(key string) *target { return c[c.find(key)].target }
+
+// next returns who owns a key once those tried are gone; nil without anybody
+// else.
+func (c circle) next(key string, tried []*target) *target {
+	for i, from := 0, c.find(key); i < len(c); i++ {
+		if t := c[(from+i)%len(c)].target; !slices.Contains(tried, t) {
+			return t
+		}
+	}
+	return nil
+}
+
+// find returns the first point after the key's, if there is any point.
+func (c circle) find(key string) int {
 	hash := xxhash.Sum64String(key)
 	low, high := 0, len(c)
 	for low < high {
@@ -86,7 +100,7 @@ func (c circle) owner(key string) *target {
 		}
 	}
 	if low == len(c) {
-		low = 0
+		return 0
 	}
-	return c[low].target
+	return low
 }

@@ -66,9 +66,9 @@ func NewEureka(o EurekaOptions) *Eureka {
 	return &Eureka{o: o, next: make(chan struct{}), client: &http.Client{
 		Transport: &http.Transport{
 			Proxy:                  http.ProxyFromEnvironment,
-			DialContext:            (&net.Dialer{Timeout: dialTimeout}).DialContext,
+			DialContext:            (&net.Dialer{Timeout: connectTimeout}).DialContext,
 			TLSClientConfig:        o.TLS,
-			TLSHandshakeTimeout:    tlsTimeout,
+			TLSHandshakeTimeout:    connectTimeout,
 			IdleConnTimeout:        idleConnTimeout,
 			MaxResponseHeaderBytes: 64 << 10,
 			ForceAttemptHTTP2:      true,

@@ -29,6 +29,7 @@ const (
 // Call is one request's way to its target.
 type Call struct {
 	HashKey     string               // what a pool with [Hash] goes by; "": the targets' turns
+	Once        bool                 // it must not reach two targets, whatever its method
 	Path        string               // the escaped path to ask for; a target's own path is put before it
 	Host        string               // sent as Host in place of the client's; "": the client's
 	TargetHost  bool                 // send the target's own as Host
@@ -57,13 +58,11 @@ type Call struct {
 // httputil does it, so that the client sees it break, too. A WebSocket that
 // ends with r's context or by c.Renew is told so by a close frame.
 func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
-	target := p.pick(c.HashKey)
-	if target == nil {
-		return p.none()
+	t, err := p.begin(&c)
+	if err != nil {
+		return err
 	}
-	target.begin()
-	ended := clientEnded
-	defer func() { p.end(target, ended) }()
+	defer t.end()
 	hasBody := r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0
 	parent := r.Context()
 	if hasBody {
@@ -100,24 +99,26 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 		}
 	}()
 	proxy := &httputil.ReverseProxy{
-		Transport:  target.transport,
+		Transport:  t.transport(),
 		BufferPool: &p.buffers,
 		ErrorLog:   c.ErrorLog,
 		Rewrite: func(pr *httputil.ProxyRequest) {
-			rewriteURL(pr, target.url, c)
+			aim(pr.Out, t.target.url, &c)
+			pr.Out.URL.RawQuery, pr.Out.URL.ForceQuery = pr.In.URL.RawQuery, pr.In.URL.ForceQuery
 			if c.Request != nil {
 				c.Request(pr.Out)
 			}
 			rewriteHeaders(pr, c)
 			if hasBody && pr.Out.Body != nil {
 				body = &requestBody{ReadCloser: pr.Out.Body, dog: dog, onEOF: trailerCopier(pr), letGo: &letGo}
-				pr.Out.Body = body
+				pr.Out.Body, t.body = body, body
 			}
 		},
 		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) { failed = err },
 	}
 	proxy.ModifyResponse = func(res *http.Response) error {
-		ended = answered(res.StatusCode)
+		t.ended = answered(res.StatusCode)
+		t.judge(t.ended)
 		c.Strip.Response(res.Header)
 		if _, ok := res.Header["Content-Type"]; !ok {
 			w.Header()["Content-Type"] = nil // or net/http would guess one from the body
@@ -150,9 +151,9 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 			case err == io.EOF:
 				c.Strip.Response(res.Trailer)
 			case cause != nil && !errors.Is(cause, errStalled), body != nil && body.failed.Load() != nil:
-				ended = clientEnded
+				t.ended = clientEnded
 			default:
-				ended = brokeOff
+				t.ended = brokeOff
 			}
 		}}
 		switch {
@@ -177,14 +178,15 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 	failure := classify(ctx, r, dog, body, failed)
 	switch failure {
 	case Refused:
-		ended = refusedUs
+		t.ended = refusedUs
 	case Timeout:
-		ended = timedOut
+		t.ended = timedOut
 	}
+	t.judge(t.ended)
 	if failure == ClientBroke {
 		failed = *body.failed.Load() // what became of the body, not what the transport made of it
 	}
-	return &Error{Failure: failure, Target: target.name, Err: failed}
+	return &Error{Failure: failure, Target: t.target.name, Err: failed}
 }
 
 // linger has net/http close the connection after the response, and no sooner
@@ -221,22 +223,20 @@ func classify(ctx context.Context, r *http.Request, dog *watchdog, body *request
 	return Refused
 }
 
-// rewriteURL aims the request at the target, with path and query byte for
-// byte: httputil would re-encode some paths, and has dropped a query that
-// net/url cannot parse.
-func rewriteURL(pr *httputil.ProxyRequest, target *url.URL, c Call) {
-	out := pr.Out.URL
+// aim sends the request to the target, with its path byte for byte: httputil
+// would re-encode some, and drop a query that net/url cannot parse.
+func aim(r *http.Request, target *url.URL, c *Call) {
+	out := r.URL
 	out.Scheme, out.Host = target.Scheme, target.Host
 	out.RawPath = strings.TrimSuffix(target.EscapedPath(), "/") + c.Path
 	if decoded, err := url.PathUnescape(out.RawPath); err == nil { // the path was checked before
 		out.Path = decoded
 	}
-	out.RawQuery, out.ForceQuery = pr.In.URL.RawQuery, pr.In.URL.ForceQuery
 	switch {
 	case c.TargetHost:
-		pr.Out.Host = target.Host
+		r.Host = target.Host
 	case c.Host != "":
-		pr.Out.Host = c.Host
+		r.Host = c.Host
 	}
 }
 

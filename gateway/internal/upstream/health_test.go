@@ -137,7 +137,7 @@ func TestChecks(t *testing.T) {
 		}
 		health := &Health{Path: "/healthz?deep=1", Host: c.host, Timeout: 10 * time.Second, Expect: []StatusRange{{200, 299}, {401, 401}}}
 		told := Target{URL: u, Dial: c.dial, Weight: 1}
-		target := newTarget(told, told.key(), tls)
+		target := newTarget(told, told.key(), tls, time.Second)
 		for code, want := range map[int32]string{200: "", 299: "", 300: "status 300", 401: "", 404: "status 404", 500: "status 500"} {
 			status.Store(code)
 			got := ""

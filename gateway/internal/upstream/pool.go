@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/failsafe-go/failsafe-go/circuitbreaker"
 )
 
 // Options are what a pool is made from. Nothing in them is changed afterwards.
@@ -23,7 +25,13 @@ type Options struct {
 	Health    *Health       // nil: targets are not asked
 	Outliers  *Outliers     // nil: no target is ejected
 	TryAll    bool          // where no target is healthy all are taken; else requests fail
-	Log       *slog.Logger  // is told of each change of a target's state; nil: nobody is
+
+	ConnectTimeout time.Duration // to a connection, and once more to the end of its TLS handshake; 0: 5 s
+	MaxRequests    int           // in flight; one more fails; 0: any number
+	Retries        *Retries      // nil: a request is sent once
+	Breaker        *Breaker      // nil: requests are sent however many fail
+
+	Log *slog.Logger // is told of each change of a target's state; nil: nobody is
 }
 
 // Pool is an upstream: targets that all serve the same thing, and the
@@ -37,6 +45,11 @@ type Pool struct {
 	next    atomic.Uint64 // turn of the round
 	random  func() uint64
 	buffers buffers
+
+	inFlight atomic.Int64 // with MaxRequests
+	budget   *budget      // nil without Retries
+	retried  [retryOutcomeCount]atomic.Uint64
+	breaker  circuitbreaker.CircuitBreaker[any] // nil without Breaker
 
 	mu      sync.Mutex
 	targets []*target // in the order of the source
@@ -56,6 +69,13 @@ type Pool struct {
 func New(o Options) *Pool {
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	p := &Pool{Options: o, random: rand.Uint64, told: make(chan struct{})}
+	p.ConnectTimeout = cmp.Or(o.ConnectTimeout, connectTimeout)
+	if o.Retries != nil {
+		p.budget = &budget{percent: o.Retries.BudgetPercent, start: time.Now()}
+	}
+	if o.Breaker != nil {
+		p.breaker = p.newBreaker()
+	}
 	p.view.Store(&view{})
 	if o.Targets != nil {
 		p.set(o.Targets)
@@ -140,7 +160,7 @@ func (p *Pool) set(list []Target) {
 		t := old[key]
 		delete(old, key)
 		if t == nil {
-			t = newTarget(told, key, p.TLS)
+			t = newTarget(told, key, p.TLS, p.ConnectTimeout)
 			if names[t.name] { // such as two schemes of one port
 				t.name = key
 			}

@@ -13,8 +13,7 @@ import (
 
 // Bounds of the connections to targets.
 const (
-	dialTimeout      = 5 * time.Second
-	tlsTimeout       = 5 * time.Second
+	connectTimeout   = 5 * time.Second // by default
 	idleConnTimeout  = 90 * time.Second
 	idleConnsPerHost = 512 // net/http's default of 2 makes most requests open a connection
 	maxHeaderBytes   = 256 << 10
@@ -65,18 +64,18 @@ func (t Target) key() string {
 	return t.URL.String() + " at " + t.Dial
 }
 
-func newTarget(told Target, key string, tls *tls.Config) *target {
+func newTarget(told Target, key string, tls *tls.Config, connectTimeout time.Duration) *target {
 	t := &target{Target: told, key: key, url: told.URL, checked: make(chan struct{}), since: time.Now()}
 	t.name = address(told) + strings.TrimSuffix(told.URL.EscapedPath(), "/")
 	if told.URL.Scheme == "h2c" {
 		clear := *told.URL
 		clear.Scheme = "http"
 		t.url = &clear
-		t.transport = newTransport(told.Dial, nil)
+		t.transport = newTransport(told.Dial, nil, connectTimeout)
 		t.transport.Protocols.SetUnencryptedHTTP2(true)
 		return t
 	}
-	t.transport = newTransport(told.Dial, tls.Clone()) // which net/http changes
+	t.transport = newTransport(told.Dial, tls.Clone(), connectTimeout) // which net/http changes
 	t.transport.Protocols.SetHTTP1(true)
 	t.transport.Protocols.SetHTTP2(true)
 	return t
@@ -95,8 +94,8 @@ func address(t Target) string {
 	return t.URL.Host + ":80"
 }
 
-func newTransport(dial string, tls *tls.Config) *http.Transport {
-	dialer := &net.Dialer{Timeout: dialTimeout}
+func newTransport(dial string, tls *tls.Config, timeout time.Duration) *http.Transport {
+	dialer := &net.Dialer{Timeout: timeout}
 	connect := dialer.DialContext
 	if path, ok := strings.CutPrefix(dial, "unix:"); ok {
 		connect = func(ctx context.Context, _, _ string) (net.Conn, error) { return dialer.DialContext(ctx, "unix", path) }
@@ -108,7 +107,7 @@ func newTransport(dial string, tls *tls.Config) *http.Transport {
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout, WriteByteTimeout: writeStall},
 		TLSClientConfig:        tls,
 		DialContext:            connect,
-		TLSHandshakeTimeout:    tlsTimeout,
+		TLSHandshakeTimeout:    timeout,
 		MaxIdleConnsPerHost:    idleConnsPerHost,
 		IdleConnTimeout:        idleConnTimeout,
 		ExpectContinueTimeout:  time.Second,

@@ -1,0 +1,72 @@
+package upstream
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync/atomic"
+	"time"
+)
+
+// tries is one request's way to its targets, of which it asks one after the
+// other. It is the transport of a pool with retries; without, it only keeps
+// what became of the one try.
+type tries struct {
+	pool   *Pool
+	call   *Call
+	target *target                 // that is asked now
+	ended  outcome                 // of its try
+	body   *requestBody            // nil without one
+	tried  []*target               // those before
+	cancel context.CancelCauseFunc // ends the present try; nil without retries
+	told   atomic.Bool             // the client has an informational response
+	judged bool                    // the breaker knows what became of the request
+}
+
+// begin admits a request, and picks its first target. The error is an *[Error].
+func (p *Pool) begin(c *Call) (*tries, error) {
+	if p.MaxRequests > 0 && p.inFlight.Add(1) > int64(p.MaxRequests) {
+		p.inFlight.Add(-1)
+		return nil, &Error{Failure: Overloaded, Err: fmt.Errorf("%s has %d requests in flight, as many as max_requests allows", p.Name(), p.MaxRequests)}
+	}
+	target := p.pick(c.HashKey)
+	var err error
+	if target == nil {
+		err = p.none()
+	} else if p.breaker != nil && !p.breaker.TryAcquirePermit() {
+		err = &Error{Failure: CircuitOpen, Err: fmt.Errorf("the circuit of %s is %s", p.Name(), p.Circuit()), RetryAfter: p.breaker.RemainingDelay()}
+	}
+	if err != nil {
+		p.leave()
+		return nil, err
+	}
+	if p.budget != nil {
+		p.budget.request(time.Now())
+	}
+	target.begin()
+	return &tries{pool: p, call: c, target: target, ended: clientEnded}, nil
+}
+
+func (p *Pool) leave() {
+	if p.MaxRequests > 0 {
+		p.inFlight.Add(-1)
+	}
+}
+
+// transport sends the request.
+func (t *tries) transport() http.RoundTripper {
+	if t.pool.Retries == nil {
+		return t.target.transport
+	}
+	return t
+}
+
+// end takes down what became of the request's last try.
+func (t *tries) end() {
+	if t.cancel != nil {
+		t.cancel(nil)
+	}
+	t.judge(clientEnded)
+	t.pool.end(t.target, t.ended)
+	t.pool.leave()
+}
