@@ -105,7 +105,7 @@ func (d *dialect) original(s *snapshot, r *http.Request) (*http.Request, error) 
 		return r, refuse(noDecision, "X-Forwarded-For, %s, does not end in an address", strconv.Quote(bounded(hops)))
 	}
 	if name := s.inject.Forged(r.Header, d.named); name != "" {
-		return r, refuse(token.BadRequest, "the caller sent the header %s, which only the gateway may send and %s would pass on", strconv.Quote(bounded(name)), d.proxy)
+		return r, refuse(token.BadRequest, "the caller sent the header %s, which backends may believe and %s would pass on", strconv.Quote(bounded(name)), d.proxy)
 	}
 	o := r.WithContext(r.Context())
 	if d.uri != "" {

@@ -265,7 +265,7 @@ func TestDecisionsAreForTheProxyAlone(t *testing.T) {
 					}
 					return d.ask(t, request, headers...)
 				}
-				a := asks("GET /heroes/7", "Forwarded: for=198.51.100.1;host=other.example", "X-Rewrite-Url: /healthz", "X-Envoy-Original-Path: /healthz")
+				a := asks("GET /heroes/7", "Forwarded: for=198.51.100.1;host=other.example", "X-Envoy-Original-Path: /healthz")
 				a.is(t, http.StatusOK)
 				if a.header.Get("X-Jwt-Sub") != "alice" {
 					t.Errorf("headers of %s led elsewhere: %v", other, a.header)
@@ -277,8 +277,9 @@ func TestDecisionsAreForTheProxyAlone(t *testing.T) {
 			bound := p.token(t, claims{"cnf": claims{"x5t#S256": "47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU"}})
 			d.leaves(t, d.ask(t, "GET /heroes/7", bearer(bound), "Client-Cert: ::"), 401, "invalid_token")
 
-			// Which backends may read as the same.
-			for _, header := range []string{"X_Jwt_Sub: root", "x.jwt.sub: root", "X-Jwt_Admin: 1", "X_Gatehouse_Would_Refuse: x"} {
+			// Which backends may read as the same, or as the path.
+			for _, header := range []string{"X_Jwt_Sub: root", "x.jwt.sub: root", "X-Jwt_Admin: 1", "X_Gatehouse_Would_Refuse: x",
+				"X-Original-URL: /heroes/7", "x-rewrite-url: /heroes/7", "X_Rewrite_Url: /heroes/7"} {
 				d.leaves(t, d.ask(t, "GET /healthz", header), 400, "bad_request")
 			}
 			if a := d.ask(t, "GET /heroes/7", good, "X-Jwt-Other: root"); proxy == "nginx" {

@@ -6,12 +6,13 @@ import (
 )
 
 // What the gateway tells backends about the connection, lower case. A name in
-// openNames stands for every name that it starts. The last two exact ones are
-// those by which frameworks let a proxy say another path than the request's
-// (CVE-2018-14773): a client would reach a protected one by a public route.
+// openNames stands for every name that it starts. pathNames are those by which
+// frameworks let a proxy say another path than the request's (CVE-2018-14773): a
+// client would reach a protected one by a public route.
 var (
-	exactNames = [...]string{"forwarded", "x-real-ip", "x-request-id", "traceparent", "tracestate", "x-original-url", "x-rewrite-url"}
+	exactNames = [...]string{"forwarded", "x-real-ip", "x-request-id", "traceparent", "tracestate"}
 	openNames  = [...]string{"x-forwarded-", "client-cert"}
+	pathNames  = [...]string{"x-original-url", "x-rewrite-url"}
 )
 
 // WouldRefuse tells a backend that a request would have been refused, and why,
@@ -44,10 +45,11 @@ func (r *Rules) Request(h http.Header, trusted bool) {
 // Forged returns the name of a header in h that says who is calling as only the
 // gateway may (with the prefix, or one that a claim is sent in, or
 // [WouldRefuse]), or "". Unless any is true, only in another spelling than
-// net/http's, which whoever drops headers by name or prefix leaves there.
+// net/http's, which whoever drops headers by name or prefix leaves there. One that
+// says another path (X-Original-Url, X-Rewrite-Url) it returns in any spelling.
 func (r *Rules) Forged(h http.Header, any bool) string {
 	for name := range h {
-		if (any || !exact(name)) && (startsWith(name, r.prefix) || folds(name, wouldRefuse) || r.isNamed(name)) {
+		if (any || !exact(name)) && (startsWith(name, r.prefix) || folds(name, wouldRefuse) || r.isNamed(name)) || saysPath(name) {
 			return name
 		}
 	}
@@ -104,6 +106,15 @@ func forwarding(name string) bool {
 	}
 	for i := range openNames {
 		if startsWith(name, openNames[i]) {
+			return true
+		}
+	}
+	return saysPath(name)
+}
+
+func saysPath(name string) bool {
+	for i := range pathNames {
+		if folds(name, pathNames[i]) {
 			return true
 		}
 	}

@@ -205,6 +205,11 @@ func TestForged(t *testing.T) {
 			t.Errorf("%s: got %q of odd spellings", name, got)
 		}
 	}
+	for _, name := range []string{"X-Original-Url", "X-Rewrite-Url", "X_rewrite_url"} {
+		if got := r.Forged(http.Header{name: {"x"}}, false); got != name {
+			t.Errorf("%s says another path, got %q", name, got)
+		}
+	}
 	if got := r.Forged(http.Header{"Accept": {"x"}, "X-Jwt": {"x"}, "X_forwarded_for": {"x"}}, true); got != "" {
 		t.Errorf("got %q, which is nobody's", got)
 	}

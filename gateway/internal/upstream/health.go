@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -87,6 +88,9 @@ func (h *Health) ask(ctx context.Context, t *target) error {
 		return err
 	}
 	defer func() { _ = res.Body.Close() }()
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		return errors.New("status 101") // what would be read is the connection, which ctx does not end
+	}
 	// Read, so that the connection serves again; a longer body costs it.
 	if _, err := io.Copy(io.Discard, io.LimitReader(res.Body, maxCheckBody)); err != nil {
 		return err

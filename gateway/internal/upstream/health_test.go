@@ -155,6 +155,32 @@ func TestChecks(t *testing.T) {
 	}
 }
 
+// A target that turns the connection into another protocol's is not waited for:
+// no time-out of a request ends that connection.
+func TestCheckAnsweredByAnUpgrade(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	}))
+	t.Cleanup(s.Close)
+	u, err := url.Parse(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newPool(t, Options{Targets: []Target{{URL: u, Weight: 1}}, Health: &Health{Path: "/", Interval: time.Hour, Timeout: 10 * time.Second, Healthy: 1, Unhealthy: 1}})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	p.Start(ctx)
+	if got := p.Status()[0]; got.State != "unhealthy" || got.Why != "status 101" {
+		t.Errorf("%s: %s", got.State, got.Why)
+	}
+}
+
 // Start waits until it knows the targets, and Close ends all that it began.
 func TestStartAndClose(t *testing.T) {
 	before := runtime.NumGoroutine()
