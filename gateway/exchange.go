@@ -220,7 +220,7 @@ func (x *exchange) upgrade() error {
 	rest := offered[:0:0]
 	for protocol := range strings.SplitSeq(strings.Join(offered, ","), ",") {
 		switch protocol = strings.TrimSpace(protocol); {
-		case strings.EqualFold(protocol, "h2c"):
+		case strings.EqualFold(protocol, "h2c") && x.verdict == nil: // whoever forwards himself would not ignore it
 			delete(x.r.Header, "Http2-Settings")
 		case protocol != "":
 			rest = append(rest, protocol)

@@ -244,6 +244,27 @@ func asksWhoIsCalling(t *testing.T, path string) {
 	admin.post(t, path, tokenForm(token), shop).is(t, http.StatusTooManyRequests)
 }
 
+// Who writes to a registry can name the admin listener as a target; what is
+// open to this machine is not open to whoever asks through the gateway.
+func TestAdminListenerAsATarget(t *testing.T) {
+	t.Parallel()
+	admin := &gateway{listen: freeAddress(t)}
+	g := start(t, fill(`
+server:
+  ADDRESSES
+  admin: ADMIN
+routes:
+  - match: /{path...}
+    public: true
+    upstream: http://ADMIN
+`, "ADMIN", admin.listen))
+	for _, path := range []string{"/upstreams", "/refusals"} {
+		admin.do(t, "GET "+path, "Host: localhost").is(t, http.StatusOK)
+		g.do(t, "GET "+path, "Host: localhost").is(t, http.StatusForbidden)
+		g.do(t, "GET "+path, "Host: localhost", "Connection: X-Forwarded-For").is(t, http.StatusForbidden)
+	}
+}
+
 // A token that is no JWT can have a part that looks like claims: the provider
 // is asked about it whole, and whole it is revoked.
 func TestRevocationOfOddTokens(t *testing.T) {

@@ -444,6 +444,17 @@ func TestProxiesAsk(t *testing.T) {
 					r.clean(t, "root")
 				}
 			}
+			// Nor what it says of the connection.
+			front.do(t, "GET /healthz", host, "Forwarded: for=root", "X-Real-IP: root", "Client-Cert: root", "Client-Cert-Chain: root", "X-Forwarded-Host: root", "X-Forwarded-Proto: root").is(t, http.StatusOK)
+			b.last(t).clean(t, "root")
+			// Nor where it says another path, which some backends believe.
+			before := b.count()
+			for _, lie := range []string{"X-Original-URL: /heroes/7", "X-Rewrite-URL: /heroes/7"} {
+				front.do(t, "GET /healthz", host, lie).is(t, http.StatusBadRequest)
+			}
+			if b.count() != before {
+				t.Error("the backend was told of another path")
+			}
 			for _, alias := range []string{"X_Jwt_Sub: root", "X.Jwt.Sub: root"} {
 				before := b.count()
 				front.do(t, "GET /healthz", host, alias)
@@ -480,7 +491,7 @@ func TestProxiesAsk(t *testing.T) {
 			if a.header.Get("Retry-After") == "" {
 				t.Error("429 without Retry-After")
 			}
-			before := b.count()
+			before = b.count()
 			for _, path := range []string{"/heroes/%2e%2e/healthz", "//healthz", "/heroes/..;/healthz", "/heroes/%2fhealthz"} {
 				front.do(t, "GET "+path, host, bearer(good))
 			}

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"gopkg.in/yaml.v3"
 )
@@ -298,7 +299,7 @@ func (u *webURL) readText(s string) (err error) {
 // parseURL reads an absolute URL of one of the schemes. Errors hold nothing of s.
 func parseURL(s string, schemes ...string) (*url.URL, error) {
 	u, err := url.Parse(s)
-	if err != nil || u.Hostname() == "" || !slices.Contains(schemes, u.Scheme) || strings.HasSuffix(u.Host, ":") {
+	if err != nil || u.Hostname() == "" || !utf8.ValidString(u.Host) || !slices.Contains(schemes, u.Scheme) || strings.HasSuffix(u.Host, ":") {
 		last := len(schemes) - 1
 		return nil, fmt.Errorf("want %s:// or %s://, a host, and perhaps a port and a path", strings.Join(schemes[:last], "://, "), schemes[last])
 	}

@@ -95,7 +95,8 @@ func TestSidecar(t *testing.T) {
 	if routes := m.configs[0].Data["routes.yaml"]; strings.Count(routes, "upstream:") != strings.Count(routes, "upstream: http://127.0.0.1:") {
 		t.Error("a sidecar forwards to its own pod")
 	}
-	m.holds(t, pod.InitContainers[0])
+	// Kubernetes tells the gateway to end when all others have, and these at once.
+	m.holds(t, pod.InitContainers[0], pod.Containers[0])
 }
 
 func TestEdge(t *testing.T) {
@@ -126,11 +127,12 @@ func TestEdge(t *testing.T) {
 		}
 		m.selects(t, "the network policy "+p.Name, selector)
 	}
-	m.holds(t, container)
+	m.holds(t, container, container)
 }
 
-// holds checks what every deployment of the gateway must have.
-func (m manifest) holds(t *testing.T, c core.Container) {
+// holds checks what every deployment of the gateway c must have; first is the
+// container that is told first to end.
+func (m manifest) holds(t *testing.T, c, first core.Container) {
 	t.Helper()
 	d := m.deployments[0]
 	pod := d.Spec.Template.Spec
@@ -173,10 +175,10 @@ func (m manifest) holds(t *testing.T, c core.Container) {
 			grace, _ = time.ParseDuration(c.Args[i+1])
 		}
 	}
-	if c.Lifecycle == nil || c.Lifecycle.PreStop == nil || c.Lifecycle.PreStop.Sleep == nil || c.Lifecycle.PreStop.Exec != nil {
-		t.Fatal("preStop does not sleep; without a shell it can do nothing else")
+	if first.Lifecycle == nil || first.Lifecycle.PreStop == nil || first.Lifecycle.PreStop.Sleep == nil || first.Lifecycle.PreStop.Exec != nil {
+		t.Fatalf("preStop of %s does not sleep; without a shell it can do nothing else", first.Name)
 	}
-	pause := time.Duration(c.Lifecycle.PreStop.Sleep.Seconds) * time.Second
+	pause := time.Duration(first.Lifecycle.PreStop.Sleep.Seconds) * time.Second
 	if whole := time.Duration(*pod.TerminationGracePeriodSeconds) * time.Second; grace == 0 || whole < grace+pause+2*time.Second {
 		t.Errorf("the pod has %v to end, preStop takes %v of it and the grace %v", whole, pause, grace)
 	}

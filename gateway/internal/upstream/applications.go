@@ -194,7 +194,7 @@ func (a *answeredInstance) instance() instance {
 	if isHost(a.Host) {
 		i.host = a.Host
 	}
-	if ip, err := netip.ParseAddr(a.IP); err == nil && !ip.IsUnspecified() && !ip.IsMulticast() && ip.Zone() == "" {
+	if ip, err := netip.ParseAddr(a.IP); err == nil && connectable(ip.Unmap()) {
 		i.ip = ip.Unmap()
 	}
 	if w, err := strconv.ParseUint(strings.TrimSpace(string(a.Metadata.Weight)), 10, 16); err == nil && w > 0 {
@@ -217,7 +217,7 @@ func (p answeredPort) number() uint16 {
 // isHost says whether s is a host name or an address that a URL can hold.
 func isHost(s string) bool {
 	if ip, err := netip.ParseAddr(s); err == nil {
-		return !ip.IsUnspecified() && !ip.IsMulticast() && ip.Zone() == ""
+		return connectable(ip.Unmap())
 	}
 	return s != "" && len(s) <= 253 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._") == ""
 }

@@ -182,8 +182,7 @@ func (r *round) addresses(ctx context.Context, names []string) []netip.Addr {
 	return nil
 }
 
-// addressOf returns the address in an A or AAAA record, if it can be connected
-// to: 0.0.0.0, as filtering resolvers answer, would be this machine itself.
+// addressOf returns the address in an A or AAAA record, if it can be connected to.
 func addressOf(rr dns.RR) (netip.Addr, bool) {
 	var ip net.IP
 	switch rr := rr.(type) {
@@ -194,7 +193,13 @@ func addressOf(rr dns.RR) (netip.Addr, bool) {
 	}
 	a, ok := netip.AddrFromSlice(ip)
 	a = a.Unmap()
-	return a, ok && !a.IsUnspecified() && !a.IsMulticast()
+	return a, ok && connectable(a)
+}
+
+// connectable says whether a, which is no IPv4 address within IPv6, is that of
+// one machine: 0.0.0.0, as filtering resolvers answer, would be this one itself.
+func connectable(a netip.Addr) bool {
+	return !a.IsUnspecified() && !a.IsMulticast() && a.Zone() == ""
 }
 
 // bySRV makes a target of each address of the hosts that the SRV records name,

@@ -112,6 +112,10 @@ func TestEurekaAnswers(t *testing.T) {
 			strings.NewReplacer(`"instanceId":"a"`, `"instanceId":"c"`, `"UP"`, `"DOWN"`).Replace(up) + "," + strings.NewReplacer(`"instanceId":"a"`, `"instanceId":"d"`, `"UP"`, `"UNKNOWN"`).Replace(up)), nil, "http", false, []string{"a.internal:8080"}},
 		{"none UP: the registry says that there are none", one(strings.Replace(up, `"UP"`, `"DOWN"`, 1)), nil, "http", false, nil},
 		{"one that nobody can connect to beside another", one(up + "," + strings.NewReplacer(`"instanceId":"a"`, `"instanceId":"b"`, "a.internal", "evil/@path").Replace(up)), nil, "http", false, []string{"a.internal:8080"}},
+		{"this machine in other words", one(up + "," + strings.NewReplacer(`"instanceId":"a"`, `"instanceId":"b"`, "a.internal", "::ffff:0.0.0.0").Replace(up) + "," +
+			strings.NewReplacer(`"instanceId":"a"`, `"instanceId":"c"`, "a.internal", "::").Replace(up)), nil, "http", false, []string{"a.internal:8080"}},
+		{"addresses of this machine in other words", one(up + "," + strings.NewReplacer(`"instanceId":"a"`, `"instanceId":"b"`, "10.0.0.1", "::ffff:0.0.0.0").Replace(up) + "," +
+			strings.NewReplacer(`"instanceId":"a"`, `"instanceId":"c"`, "10.0.0.1", "::ffff:224.0.0.1").Replace(up)), nil, "http", true, []string{"10.0.0.1:8080"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
