@@ -13,8 +13,13 @@ import (
 	"strings"
 )
 
-// maxInstances bounds those of a whole registry.
-const maxInstances = 200_000
+const (
+	maxInstances = 200_000 // of a whole registry
+	// Of an answer: empty objects and open tags take a hundred times the memory of
+	// their bytes, and hardly any bytes where they come compressed.
+	maxObjects  = 1 << 20
+	maxElements = 100 // within each other
+)
 
 // answeredApplications are what a Eureka server answers to GET /apps and
 // /apps/delta, as far as it is of use here, in JSON and in XML
@@ -93,13 +98,16 @@ func parseApplications(body []byte, isXML bool) (*answeredApplications, error) {
 			XMLName xml.Name
 			answeredApplications
 		}
-		if err := xml.Unmarshal(body, &a); err != nil {
+		if err := xml.NewTokenDecoder(&shallow{raw: xml.NewDecoder(bytes.NewReader(body))}).Decode(&a); err != nil {
 			return nil, err
 		}
 		if a.XMLName.Local != "applications" {
 			return nil, fmt.Errorf("the answer is <%.40s>, not <applications>", a.XMLName.Local)
 		}
 		return &a.answeredApplications, nil
+	}
+	if bytes.Count(body, []byte("{")) > maxObjects {
+		return nil, fmt.Errorf("the answer has more than %d objects", maxObjects)
 	}
 	var a struct {
 		Applications *answeredApplications `json:"applications"`
@@ -111,6 +119,26 @@ func parseApplications(body []byte, isXML bool) (*answeredApplications, error) {
 		return nil, errors.New(`the answer has no "applications"`)
 	}
 	return a.Applications, nil
+}
+
+// shallow is an xml.TokenReader that refuses what nests too deep. What reads it
+// checks that tags match.
+type shallow struct {
+	raw   *xml.Decoder
+	depth int
+}
+
+func (s *shallow) Token() (xml.Token, error) {
+	t, err := s.raw.RawToken()
+	switch t.(type) {
+	case xml.StartElement:
+		if s.depth++; s.depth > maxElements {
+			return nil, fmt.Errorf("the answer has more than %d elements within each other", maxElements)
+		}
+	case xml.EndElement:
+		s.depth--
+	}
+	return t, err
 }
 
 // instance is a server of an application, as it registered.

@@ -181,6 +181,15 @@ func TestEurekaBadAnswers(t *testing.T) {
 			}
 			_, _ = w.Write([]byte(applicationsJSON("", map[string][]string{"HEROES": many})))
 		},
+		// what comes of few bytes, compressed
+		"too many objects": func(w http.ResponseWriter) {
+			_, _ = w.Write([]byte(`{"x":[` + strings.Repeat("{},", maxObjects) + `{}],` + strings.Replace(good, "a.internal", "c.internal", 1)[1:]))
+		},
+		"too deep": func(w http.ResponseWriter) {
+			w.Header().Set("Content-Type", "application/xml")
+			deep := strings.Repeat("<x>", maxElements) + strings.Repeat("</x>", maxElements)
+			_, _ = w.Write([]byte(strings.Replace(applicationsXML, "</applications>", deep+"</applications>", 1)))
+		},
 		"too long": func(w http.ResponseWriter) {
 			space := make([]byte, 1<<20)
 			for i := range space {
