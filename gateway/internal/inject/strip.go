@@ -22,10 +22,12 @@ const WouldRefuse = "X-Gatehouse-Would-Refuse"
 const wouldRefuse = "x-gatehouse-would-refuse" // as [folds] wants it
 
 // Request drops from h what only the gateway may tell a backend: every header
-// with the prefix, every header that a claim is sent in, [WouldRefuse], and the forwarding
-// headers (Forwarded, X-Forwarded-*, X-Real-Ip, X-Request-Id, X-Original-Url,
-// X-Rewrite-Url, traceparent, tracestate, Client-Cert*). If trusted says that a trusted proxy sent the
-// request, forwarding headers in their exact spelling stay.
+// with the prefix, every header that a claim is sent in, [WouldRefuse], what
+// names another path than the one that was decided about (X-Original-Url,
+// X-Rewrite-Url), and the forwarding headers (Forwarded, X-Forwarded-*,
+// X-Real-Ip, X-Request-Id, traceparent, tracestate, Client-Cert*). If trusted
+// says that a trusted proxy sent the request, forwarding headers in their exact
+// spelling stay.
 //
 // Names are compared folded: CGI, PHP, WSGI and others read X_Jwt_Sub and
 // X.Jwt.Sub as X-Jwt-Sub, and proxies that dropped only the canonical spelling
@@ -34,7 +36,7 @@ const wouldRefuse = "x-gatehouse-would-refuse" // as [folds] wants it
 func (r *Rules) Request(h http.Header, trusted bool) {
 	for name := range h {
 		switch {
-		case startsWith(name, r.prefix), folds(name, wouldRefuse), r.isNamed(name):
+		case startsWith(name, r.prefix), folds(name, wouldRefuse), r.isNamed(name), saysPath(name):
 			delete(h, name)
 		case forwarding(name) && !(trusted && exact(name)):
 			delete(h, name)

@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	maxRegistry   = 64 << 20         // bytes of an answer, decompressed
+	maxRegistry   = 32 << 20         // bytes of an answer, decompressed
 	maxFetch      = 20 * time.Second // for one answer
 	deltaWindow   = 2 * time.Minute  // servers tell of the changes of the last three
 	wholeEvery    = 10 * time.Minute // since equal hash codes do not prove equal registries
