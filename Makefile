@@ -33,8 +33,8 @@ redis:
 
 peers:
 	@PATH="$$PATH:/usr/sbin"; \
-	command -v nginx >/dev/null && command -v node >/dev/null && command -v curl >/dev/null && command -v dnsmasq >/dev/null || \
-	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx-light nodejs curl dnsmasq-base; }
+	command -v nginx >/dev/null && command -v node >/dev/null && command -v curl >/dev/null && command -v dnsmasq >/dev/null && command -v prometheus >/dev/null && command -v promtool >/dev/null || \
+	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx-light nodejs curl dnsmasq-base prometheus; }
 
 $(PROVIDER)/node_modules/.package-lock.json: $(PROVIDER)/package.json $(PROVIDER)/package-lock.json
 	npm ci --prefix $(PROVIDER) --no-audit --no-fund

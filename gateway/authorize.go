@@ -94,6 +94,7 @@ func (x *exchange) revoked() error {
 		x.explain.revoked(x)
 		return nil
 	}
+	x.enter(revocationRung)
 	v := x.signed
 	if v == nil {
 		v = x.claimed()
@@ -101,7 +102,7 @@ func (x *exchange) revoked() error {
 	if v == nil {
 		return nil
 	}
-	if err := x.snapshot.revoked(x.r.Context(), x.found, v); err != nil {
+	if err := x.snapshot.revoked(x.during(x.r.Context(), revocationRung), x.found, v); err != nil {
 		return err
 	}
 	x.explain.revoked(x)
@@ -141,6 +142,7 @@ func (f *foundToken) mark(res *http.Response) {
 // authorize decides whether the token may do what the route asks: what it
 // carries, who acts, how well the user was authenticated, and the policy.
 func (x *exchange) authorize() error {
+	x.enter(policyRung)
 	rt, v := x.route, x.verified
 	privileges := rt.privileges(v)
 	err := rt.carries(v, privileges)

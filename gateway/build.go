@@ -109,6 +109,7 @@ func (b *builder) build() (*snapshot, error) {
 	s.tokenHeaders = tokenHeaders(b.cfg.Issuers)
 	b.revocation(s)
 	b.audit(s)
+	b.tracing(s)
 	s.hold()
 	return s, nil
 }
@@ -221,6 +222,7 @@ func (b *builder) issuer(s *snapshot, name string, c *config.Issuer) {
 		}
 		if b.metrics != nil {
 			fetches := b.metrics.fetches
+			o.OnWait = waits(name)
 			o.OnFetch = func(kind string, err error) { fetches.WithLabelValues(name, kind, outcome(err)).Inc() }
 		}
 		return issuer.New(o)
@@ -321,6 +323,15 @@ func (b *builder) adminAuth(s *snapshot) {
 		return
 	}
 	s.admin = p
+}
+
+// tracing connects to nothing: the collector is sent its first spans when there are some.
+func (b *builder) tracing(s *snapshot) {
+	c := b.cfg.Server.Tracing
+	if c == nil || b.metrics == nil {
+		return // off, or for a command that serves nobody
+	}
+	s.tracing, _ = carry(b.old.tracing, *c, func() (*tracing, error) { return newTracing(*c, b.log, b.metrics), nil })
 }
 
 // audit opens nothing: the file is opened by its first record.
@@ -432,6 +443,7 @@ func (b *builder) route(s *snapshot, c *config.Route) *builtRoute {
 		delegation:     delegationOf(c.Delegation),
 		stepUp:         stepUpOf(c.StepUp),
 		policy:         s.policies[c.Policy],
+		pattern:        c.Match.Path,
 		to:             b.destinations(s, c),
 		introspects:    slices.ContainsFunc(c.Issuers, func(i *config.Issuer) bool { return i.Introspection.Enabled() }),
 		forwardToken:   c.ForwardToken,

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cespare/xxhash/v2"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"gatehouse/gateway/config"
 	"gatehouse/gateway/internal/upstream"
@@ -24,6 +25,7 @@ type destination struct {
 	hash        func(*exchange) string // what its upstream is to hash; nil: nothing
 	timeout     time.Duration
 	idleTimeout time.Duration
+	answered    prometheus.Observer // how long its upstream takes; nil: nobody counts
 }
 
 // destinations are a route's. A request that came so far is admitted: which of
@@ -177,6 +179,9 @@ func (b *builder) destinations(s *snapshot, c *config.Route) destinations {
 			upstream: b.upstream(s, u), when: newWhen(to.When), weight: float64(to.Weight), seed: xxhash.Sum64String(u.Name), hash: hashBy(u.HashBy),
 			timeout:     cmp.Or(c.Timeout, u.Timeout, b.cfg.Defaults.Timeout),
 			idleTimeout: cmp.Or(c.IdleTimeout, u.IdleTimeout, b.cfg.Defaults.IdleTimeout),
+		}
+		if b.metrics != nil {
+			d.answered = b.metrics.upstreams.WithLabelValues(u.Name)
 		}
 		if d.when != nil {
 			list.conditional = append(list.conditional, d)

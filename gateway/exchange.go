@@ -14,6 +14,9 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+	oteltrace "go.opentelemetry.io/otel/trace"
+
 	"gatehouse/gateway/internal/inject"
 	"gatehouse/gateway/internal/limit"
 	"gatehouse/gateway/internal/route"
@@ -29,11 +32,15 @@ type exchange struct {
 	w        *recorder
 	r        *http.Request
 	start    time.Time
+	rung     rung
+	entered  time.Time // that rung
 
 	client    netip.Addr // who is calling, seen through trusted proxies
 	trusted   bool       // the peer is a trusted proxy
 	requestID string
 	trace     trace
+	span      oteltrace.Span // the request's; nil: it is not recorded
+	call      oteltrace.Span // of the request to the upstream; nil until then
 
 	route      *builtRoute     // nil until one matched
 	asksFirst  bool            // a CORS preflight, which the gateway answers
@@ -67,12 +74,14 @@ func (g *Gateway) begin(s *snapshot, w http.ResponseWriter, r *http.Request) *ex
 			g.log.Warn("X-Forwarded-For from a peer that is not in server.trusted_proxies is ignored; if a balancer stands in front, declare it, or all its clients share one address", "peer", r.RemoteAddr)
 		})
 	}
+	x.startSpan()
 	x.listen()
 	return x
 }
 
 func (g *Gateway) exchange(s *snapshot, w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{gateway: g, snapshot: s, r: r, start: g.now()}
+	x.entered = x.start
 	x.w = &recorder{ResponseWriter: w, strip: s.inject}
 	x.client, x.trusted = s.proxies.client(r)
 	x.requestID = requestID(r, x.trusted)
@@ -91,73 +100,25 @@ func (x *exchange) end() {
 			broke = nil
 		}
 	}
-	duration := x.gateway.now().Sub(x.start)
+	x.enter(x.rung)
+	duration := x.entered.Sub(x.start)
 	name, reason := unmatched, ""
 	if x.route != nil {
 		name = x.route.name
 	}
-	level := slog.LevelInfo
-	attrs := make([]slog.Attr, 0, 20)
-	attrs = append(attrs,
-		slog.String("request_id", x.requestID),
-		slog.String("trace_id", x.trace.id()),
-		slog.String("client", x.client.String()),
-		slog.String("method", bounded(x.r.Method)),
-		slog.String("host", bounded(x.r.Host)),
-		slog.String("path", bounded(x.r.URL.EscapedPath())),
-		slog.String("route", name),
-		slog.Int("status", x.w.status),
-		slog.Int64("bytes", x.w.bytes),
-		slog.Duration("duration", duration),
-	)
-	if x.to != nil {
-		attrs = append(attrs, slog.String("upstream", x.to.upstream.Name()))
-	}
-	attrs = x.caller(attrs)
-	if x.verdict != nil {
-		attrs = append(attrs, slog.String("decision", x.verdict.dialect.proxy))
-	}
-	if x.policy.Rule != "" {
-		attrs = append(attrs, slog.String("rule", x.policy.Rule))
-	}
-	if x.policy.Undecided != "" {
-		attrs = append(attrs, slog.String("undecided", x.policy.Undecided))
-	}
 	if x.would != nil {
-		attrs = append(attrs, slog.String("would_refuse", string(x.would.reason)))
-		if x.refused == nil {
-			attrs = append(attrs, slog.String("detail", x.would.detail))
-		}
 		x.gateway.metrics.wouldRefuse.WithLabelValues(name, string(x.would.reason)).Inc()
 	}
 	if x.refused != nil {
 		reason = string(x.refused.reason)
-		attrs = append(attrs, slog.String("reason", reason), slog.String("detail", x.refused.detail))
-		if x.w.status >= 500 {
-			level = slog.LevelWarn
-		}
 	}
-	if broke != nil {
-		attrs = append(attrs, slog.Bool("broken_off", true))
-	}
-	x.gateway.log.LogAttrs(x.r.Context(), level, "request", attrs...)
+	x.writeAccessLog(name, duration, broke != nil)
+	x.endSpan(name, reason, broke != nil)
 	x.gateway.refusals.keep(x)
 	x.gateway.metrics.request(name, x.w.status, reason, duration)
 	if broke != nil || x.abort {
 		panic(http.ErrAbortHandler) // the client must see that the response is not whole
 	}
-}
-
-// caller appends who a log line says is calling: the token's subject, and who
-// acts in the subject's name.
-func (x *exchange) caller(attrs []slog.Attr) []slog.Attr {
-	if x.signed != nil {
-		attrs = append(attrs, slog.String("issuer", x.signed.Issuer), slog.String("sub", bounded(x.signed.Claims.Get("sub").Text())))
-	}
-	if x.acting {
-		attrs = append(attrs, slog.String("actor", bounded(x.actor.String())))
-	}
-	return attrs
 }
 
 // canonical refuses what must not be matched at all: methods and upgrades that
@@ -278,6 +239,7 @@ func (x *exchange) take(limiters []*limit.Limiter) error {
 	if len(limiters) == 0 {
 		return nil
 	}
+	x.enter(limitsRung)
 	subject := limit.Subject{
 		IP: x.client, Route: x.route.name, Method: x.r.Method, Header: x.r.Header, Verified: x.verified, Report: x.route.report,
 	}
@@ -288,7 +250,7 @@ func (x *exchange) take(limiters []*limit.Limiter) error {
 		states, d, err = limit.Peek(x.r.Context(), limiters, subject)
 		x.explain.peeked(states)
 	} else {
-		d, err = limit.Take(x.r.Context(), limiters, subject)
+		d, err = limit.Take(x.during(x.r.Context(), limitsRung), limiters, subject)
 		x.decision = x.decision.Tighter(d)
 		x.explain.took(x.decision, err)
 	}
@@ -300,6 +262,7 @@ func (x *exchange) take(limiters []*limit.Limiter) error {
 
 // claimHeaders encodes the token's claims for the backend.
 func (x *exchange) claimHeaders() (err error) {
+	x.enter(headersRung)
 	var collisions []string
 	x.headers, collisions, err = x.snapshot.inject.Encode(x.verified, x.route.severalIssuers, inject.Act{Issuer: x.actor.Issuer, Subject: x.actor.Subject})
 	if len(collisions) > 0 {
@@ -326,8 +289,7 @@ func (x *exchange) forward() error {
 		Headers:     x.headers,
 		Trusted:     x.trusted,
 		RequestID:   x.requestID,
-		Traceparent: x.trace.parent(),
-		KeepState:   x.trace.extended,
+		KeepState:   x.trace.extended(),
 		Timeout:     x.to.timeout,
 		IdleTimeout: x.to.idleTimeout,
 		ErrorLog:    x.gateway.errorLog,
@@ -351,8 +313,15 @@ func (x *exchange) forward() error {
 		return nil
 	}
 	x.audit(allowed, nil, x.would)
+	x.enter(forwardRung)
+	x.callSpan()
+	call.Traceparent = x.trace.parent()
 	x.forwarding = true
-	return x.to.upstream.Forward(x.w, x.r, call)
+	err := x.to.upstream.Forward(x.w, x.r, call)
+	if err != nil {
+		x.answered()
+	}
+	return err
 }
 
 // edit changes the request's headers on their way to the target. It runs before
@@ -364,8 +333,19 @@ func (x *exchange) edit(r *http.Request) {
 	x.route.rewrite.request.apply(r.Header)
 }
 
+// answered measures how long the target took to answer, or to fail.
+func (x *exchange) answered() {
+	if x.to.answered != nil {
+		x.to.answered.Observe(x.gateway.now().Sub(x.entered).Seconds())
+	}
+}
+
 // mark changes the target's headers on their way to the client.
 func (x *exchange) mark(res *http.Response) {
+	x.answered()
+	if x.call != nil {
+		x.call.SetAttributes(attribute.Int("http.response.status_code", res.StatusCode))
+	}
 	x.route.rewrite.cookies.apply(res.Header)
 	x.route.rewrite.response.apply(res.Header)
 	x.shareCORS(res.Header)

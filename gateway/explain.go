@@ -275,6 +275,7 @@ func put(source token.Source, r *http.Request, raw string) error {
 
 // findToken looks for the request's one token.
 func (x *exchange) findToken() error {
+	x.enter(tokenRung)
 	if x.dry != nil {
 		if x.dry.unusable = x.dry.bring(x); x.dry.unusable != nil {
 			return x.dry.unusable
@@ -302,7 +303,7 @@ func (x *exchange) vouched() (*token.Verified, error) {
 	}
 	ctx := x.r.Context()
 	if x.dry == nil {
-		ctx = x.asking() // where an issuer is asked, the caller pays
+		ctx = x.during(x.asking(), tokenRung) // where an issuer is asked, the caller pays
 	}
 	v, err := x.found.issuers.Explain(ctx, x.found.raw, x.explain.record())
 	if err != nil && x.dry == nil {

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"log"
 	"log/slog"
@@ -29,6 +30,8 @@ type Options struct {
 	Logger *slog.Logger     // default: JSON on standard error
 	Now    func() time.Time // default: time.Now
 	Grace  time.Duration    // how long [Gateway.Serve] lets requests finish; default 25 s
+	// Version is what gatehouse_build_info calls the build; default "unknown".
+	Version string
 }
 
 // Gateway checks tokens and forwards requests. It is an http.Handler and safe
@@ -56,8 +59,8 @@ type Gateway struct {
 // where the file is at fault.
 func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 	g := &Gateway{log: o.Logger, now: o.Now, grace: o.Grace, cache: issuer.NewCache(maxCacheBytes)}
-	g.metrics = newMetrics(g.cache)
-	g.metrics.registry.MustRegister(newLimitStats(g.current.Load), newReplicaStats(g.current.Load), newTLSStats(g.current.Load), newUpstreamStats(g.current.Load), newSourceStats(g.current.Load))
+	g.metrics = newMetrics(g.cache, cmp.Or(o.Version, "unknown"))
+	g.metrics.registry.MustRegister(newIssuerStats(g.current.Load), newLimitStats(g.current.Load), newReplicaStats(g.current.Load), newTLSStats(g.current.Load), newUpstreamStats(g.current.Load), newSourceStats(g.current.Load))
 	if g.log == nil {
 		g.log = slog.New(slog.NewJSONHandler(os.Stderr, nil))
 	}

@@ -177,5 +177,8 @@ func (g *Gateway) drain(fronts []*http.Server, kill context.CancelFunc) {
 		}
 		<-upgraded
 	}
+	if t := g.current.Load().tracing; t != nil {
+		t.value.flush(ctx)
+	}
 	g.log.Info("drained")
 }

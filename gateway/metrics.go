@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"net/http"
+	"runtime"
 	"strconv"
 	"time"
 
@@ -17,18 +18,27 @@ import (
 // unmatched is the route label of requests that no route matched.
 const unmatched = "-"
 
+// buckets are for what waits for others, in seconds.
+var buckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 60}
+
 // metrics are the gateway's Prometheus metrics. Labels are names from the
 // configuration and words from fixed lists, never what a caller sent.
 type metrics struct {
 	registry    *prometheus.Registry
+	version     string
+	spans       *prometheus.CounterVec   // outcome
 	requests    *prometheus.CounterVec   // route, status, reason
 	durations   *prometheus.HistogramVec // route, status, reason
+	rungs       [rungs]prometheus.Observer
+	upstreams   *prometheus.HistogramVec // upstream
 	wouldRefuse *prometheus.CounterVec   // route, reason
 	fetches     *prometheus.CounterVec   // issuer, kind, outcome
 	fallbacks   *prometheus.CounterVec   // dependency, posture
 	logouts     *prometheus.CounterVec   // issuer, outcome
 	collisions  prometheus.Counter
 	reloads     *prometheus.CounterVec // outcome
+	reloaded    prometheus.Gauge       // whether the last reload succeeded
+	configured  prometheus.Gauge       // when a configuration was last taken up
 
 	auditErrors, adminRefusals prometheus.Counter
 	certificates               *prometheus.CounterVec // file, outcome
@@ -39,9 +49,19 @@ type metrics struct {
 	connectionTimeouts *prometheus.CounterVec // phase
 }
 
-func newMetrics(cache *issuer.Cache) *metrics {
+func newMetrics(cache *issuer.Cache, version string) *metrics {
+	rungDurations := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "gatehouse_rung_duration_seconds",
+		Help:    "Time that requests spent on one rung of the gateway's ladder: route, limits, token, revocation, policy, headers, forward (to the end of the response).",
+		Buckets: []float64{.00001, .00005, .0001, .0005, .001, .005, .01, .05, .1, .5, 1, 5},
+	}, []string{"rung"})
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
+		version:  version,
+		spans: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "gatehouse_spans_total",
+			Help: "Spans by what became of them: exported, failed (the collector did not take them), dropped (too many waited for it).",
+		}, []string{"outcome"}),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "gatehouse_requests_total",
 			Help: "Requests by route name, status and the reason of a refusal (empty if forwarded).",
@@ -49,8 +69,13 @@ func newMetrics(cache *issuer.Cache) *metrics {
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "gatehouse_request_duration_seconds",
 			Help:    "Time from a request's headers to the end of its response.",
-			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 60},
+			Buckets: buckets,
 		}, []string{"route", "status", "reason"}),
+		upstreams: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "gatehouse_upstream_duration_seconds",
+			Help:    "Time from when a request was let through to the headers of the upstream's answer, or to its failure.",
+			Buckets: buckets,
+		}, []string{"upstream"}),
 		wouldRefuse: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "gatehouse_would_refuse_total",
 			Help: "Requests that mode: report let pass, by route name and the reason for which they would have been refused.",
@@ -75,6 +100,14 @@ func newMetrics(cache *issuer.Cache) *metrics {
 			Name: "gatehouse_reloads_total",
 			Help: "Reloads of the configuration by outcome.",
 		}, []string{"outcome"}),
+		reloaded: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "gatehouse_config_last_reload_successful",
+			Help: "1 if the last reload of the configuration succeeded, 0 if the gateway goes on with an older one.",
+		}),
+		configured: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "gatehouse_config_last_reload_success_timestamp_seconds",
+			Help: "When a configuration was last taken up, at the start or by a reload, in Unix seconds.",
+		}),
 		auditErrors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "gatehouse_audit_errors_total",
 			Help: "Audit records that could not be written.",
@@ -104,6 +137,17 @@ func newMetrics(cache *issuer.Cache) *metrics {
 			Help: "Connections of clients that were too slow, by what was waited for: handshake, headers, body (of a refused request), response (to be taken), idle (the next request).",
 		}, []string{"phase"}),
 	}
+	for r := range rungs {
+		m.rungs[r] = rungDurations.WithLabelValues(r.String())
+	}
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name:        "gatehouse_build_info",
+		Help:        "1; the labels say which build of Gatehouse runs.",
+		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
+	})
+	build.Set(1)
+	m.reloaded.Set(1)
+	m.configured.SetToCurrentTime()
 	entries := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "gatehouse_token_cache_entries",
 		Help: "Verified tokens that are remembered.",
@@ -120,10 +164,63 @@ func newMetrics(cache *issuer.Cache) *metrics {
 		}, func() float64 { return float64(n()) })
 	}
 	m.registry.MustRegister(entries, bytes, lookups("hit", cache.Hits), lookups("miss", cache.Misses))
+	m.registry.MustRegister(build, m.spans, rungDurations, m.upstreams, m.reloaded, m.configured)
 	m.registry.MustRegister(m.requests, m.durations, m.wouldRefuse, m.fetches, m.fallbacks, m.logouts, m.collisions, m.reloads, m.certificates, m.http2Errors, m.auditErrors, m.adminRefusals,
 		m.connections, m.connectionsRefused, m.connectionTimeouts,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
+}
+
+// yes is the value of a gauge that tells whether something is so.
+func yes(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// issuerStats reports on the keys of the current configuration's issuers.
+type issuerStats struct {
+	current          func() *snapshot
+	ready, keys, age *prometheus.Desc
+}
+
+func newIssuerStats(current func() *snapshot) *issuerStats {
+	desc := func(name, help string) *prometheus.Desc {
+		return prometheus.NewDesc("gatehouse_issuer_"+name, help, []string{"issuer"}, nil)
+	}
+	return &issuerStats{
+		current: current,
+		ready:   desc("ready", "1 while the issuer has keys that are not too old to verify with."),
+		keys:    desc("keys", "Keys of the issuer that are at hand."),
+		age:     desc("keys_age_seconds", "Time since the issuer's key set was last fetched; there is none for keys of the configuration, or before the first fetch."),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (l *issuerStats) Describe(descs chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{l.ready, l.keys, l.age} {
+		descs <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (l *issuerStats) Collect(to chan<- prometheus.Metric) {
+	s := l.current()
+	if s == nil {
+		return
+	}
+	for name, p := range s.issuers {
+		h := p.value.Health()
+		gauge := func(d *prometheus.Desc, v float64) {
+			to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, name)
+		}
+		gauge(l.ready, yes(h.Ready))
+		gauge(l.keys, float64(h.Keys))
+		if !h.Fetched.IsZero() {
+			gauge(l.age, time.Since(h.Fetched).Seconds())
+		}
+	}
 }
 
 // limitStats reports the counts of the current configuration's limits. A limit
@@ -151,8 +248,8 @@ func (l *limitStats) Describe(descs chan<- *prometheus.Desc) {
 
 // replicaStats reports on the replica of revocations, if there is one.
 type replicaStats struct {
-	current                                        func() *snapshot
-	age, entries, bytes, resyncs, inStep, warnings *prometheus.Desc
+	current                                                func() *snapshot
+	age, entries, bytes, resyncs, inStep, denies, warnings *prometheus.Desc
 }
 
 func newReplicaStats(current func() *snapshot) *replicaStats {
@@ -166,13 +263,14 @@ func newReplicaStats(current func() *snapshot) *replicaStats {
 		bytes:    desc("bytes", "Memory that they are taken to need."),
 		resyncs:  desc("resyncs_total", "Loads of all revocations from a server, the first included."),
 		inStep:   desc("in_step", "1 while every revocation in Redis is in the replica; mode is tracking or poll.", "mode"),
+		denies:   desc("denies", "1 while the replica is too old to decide by, so that on_error refuses every token."),
 		warnings: desc("warning", "1 while Redis could forget a revocation or cannot be followed as configured."),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (l *replicaStats) Describe(descs chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{l.age, l.entries, l.bytes, l.resyncs, l.inStep, l.warnings} {
+	for _, d := range []*prometheus.Desc{l.age, l.entries, l.bytes, l.resyncs, l.inStep, l.denies, l.warnings} {
 		descs <- d
 	}
 }
@@ -191,12 +289,6 @@ func (l *replicaStats) Collect(to chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	yes := func(b bool) float64 {
-		if b {
-			return 1
-		}
-		return 0
-	}
 	if !h.LastGood.IsZero() {
 		gauge(l.age, h.Age.Seconds())
 	}
@@ -204,6 +296,7 @@ func (l *replicaStats) Collect(to chan<- prometheus.Metric) {
 	gauge(l.bytes, float64(h.Bytes))
 	to <- prometheus.MustNewConstMetric(l.resyncs, prometheus.CounterValue, float64(h.Resyncs))
 	gauge(l.inStep, yes(h.InStep), string(h.Mode))
+	gauge(l.denies, yes(h.Denies))
 	gauge(l.warnings, yes(h.Warning != ""))
 }
 
@@ -241,6 +334,17 @@ func (m *metrics) request(route string, status int, reason string, d time.Durati
 	}
 	m.requests.WithLabelValues(route, label, reason).Inc()
 	m.durations.WithLabelValues(route, label, reason).Observe(d.Seconds())
+}
+
+// reload counts a reload, and notes whether the configuration was taken up.
+func (m *metrics) reload(err error) {
+	m.reloads.WithLabelValues(outcome(err)).Inc()
+	if err != nil {
+		m.reloaded.Set(0)
+		return
+	}
+	m.reloaded.Set(1)
+	m.configured.SetToCurrentTime()
 }
 
 func outcome(err error) string {

@@ -27,6 +27,14 @@ var hush = sync.OnceFunc(logging.Disable)
 // carry a password.
 func newRedis(c config.Redis) (redis.UniversalClient, error) {
 	hush()
+	client, err := redisClient(c)
+	if err == nil {
+		client.AddHook(redisSpans{})
+	}
+	return client, err
+}
+
+func redisClient(c config.Redis) (redis.UniversalClient, error) {
 	roots, err := authorities(c.CAFile)
 	if err != nil {
 		return nil, err

@@ -17,7 +17,7 @@ import (
 func (g *Gateway) ReloadFrom(ctx context.Context, load func() (*config.Config, error)) error {
 	cfg, err := load()
 	if err != nil {
-		g.metrics.reloads.WithLabelValues(outcome(err)).Inc()
+		g.metrics.reload(err)
 		return err
 	}
 	return g.Reload(ctx, cfg)
@@ -33,8 +33,8 @@ func (g *Gateway) Reload(ctx context.Context, cfg *config.Config) error {
 	defer g.reloading.Unlock()
 	old := g.current.Load()
 	s, err := (&builder{cfg: cfg, old: old, metrics: g.metrics, cache: g.cache, log: g.log}).build()
-	g.metrics.reloads.WithLabelValues(outcome(err)).Inc()
 	if err != nil {
+		g.metrics.reload(err)
 		return err
 	}
 	if was, is := old.config.Server, cfg.Server; was.Listen != is.Listen || was.Status != is.Status || was.Admin != is.Admin || decisionAddress(was) != decisionAddress(is) {
@@ -51,6 +51,7 @@ func (g *Gateway) Reload(ctx context.Context, cfg *config.Config) error {
 	s.refreshFiles()
 	g.start(ctx, s, old)
 	g.current.Store(s)
+	g.metrics.reload(nil)
 	old.retire()
 	g.background.Add(1)
 	go func() {
@@ -96,6 +97,7 @@ func (s *snapshot) hold() {
 	}
 	s.revocation.hold()
 	s.audit.hold()
+	s.tracing.hold()
 	s.redis.hold()
 }
 
@@ -112,6 +114,7 @@ func (s *snapshot) close() {
 			replica.Close()
 		}
 	})
+	s.tracing.drop((*tracing).close)
 	s.audit.drop(func(a *auditLog) { _ = a.close() })
 	s.redis.drop(func(c redis.UniversalClient) { _ = c.Close() })
 }

@@ -45,6 +45,7 @@ type snapshot struct {
 	failures   *part[limit.FailureOptions, *limit.Failures] // nil without server.auth_failures
 	revocation *part[revocationOptions, revocation]         // nil without revocation in the file
 	audit      *part[config.Audit, *auditLog]               // nil without server.audit
+	tracing    *part[config.Tracing, *tracing]              // nil without server.tracing
 	admin      *part[adminOptions, *adminAuth]              // nil without server.admin
 	logouts    map[string]*logout                           // by path; nil without any
 
@@ -96,6 +97,7 @@ type builtRoute struct {
 	stepUp         policy.StepUp
 	policy         *policy.Compiled // nil: none
 	limits         struct{ before, after []*limit.Limiter }
+	pattern        string // the path of the match
 	to             destinations
 	rewrite        rewrite
 	cors           *cors.Cors // nil: the backend's own matter

@@ -40,8 +40,11 @@ func randomHex(n int) string {
 // trace is the request's place in a W3C trace (Trace Context §3.2).
 type trace struct {
 	traceID, parentID, flags string
-	extended                 bool // a trusted proxy began it
+	callerID                 string // the parent's id that a trusted proxy gave; "" begins a trace
 }
+
+// extended says whether a trusted proxy began it.
+func (t trace) extended() bool { return t.callerID != "" }
 
 func (t trace) id() string     { return t.traceID }
 func (t trace) parent() string { return "00-" + t.traceID + "-" + t.parentID + "-" + t.flags }
@@ -50,8 +53,8 @@ func (t trace) parent() string { return "00-" + t.traceID + "-" + t.parentID + "
 func traceOf(r *http.Request, trusted bool) trace {
 	t := trace{parentID: randomHex(8), flags: "00"}
 	if lines := r.Header["Traceparent"]; trusted && len(lines) == 1 {
-		if id, flags, ok := parseTraceparent(lines[0]); ok {
-			t.traceID, t.flags, t.extended = id, flags, true
+		if id, caller, flags, ok := parseTraceparent(lines[0]); ok {
+			t.traceID, t.callerID, t.flags = id, caller, flags
 			return t
 		}
 	}
@@ -61,17 +64,18 @@ func traceOf(r *http.Request, trusted bool) trace {
 
 // parseTraceparent reads a traceparent of version 00, or the first four fields
 // of a later one (§3.2.4).
-func parseTraceparent(s string) (traceID, flags string, ok bool) {
+func parseTraceparent(s string) (traceID, parentID, flags string, ok bool) {
 	fields := strings.Split(s, "-")
 	if len(fields) < 4 || len(fields[0]) != 2 || fields[0] == "ff" || fields[0] == "00" && len(fields) != 4 {
-		return "", "", false
+		return "", "", "", false
 	}
-	version, traceID, parentID, flags := fields[0], fields[1], fields[2], fields[3]
+	version := fields[0]
+	traceID, parentID, flags = fields[1], fields[2], fields[3]
 	if len(traceID) != 32 || len(parentID) != 16 || len(flags) != 2 || strings.Trim(version+traceID+parentID+flags, "0123456789abcdef") != "" {
-		return "", "", false
+		return "", "", "", false
 	}
 	if strings.Trim(traceID, "0") == "" || strings.Trim(parentID, "0") == "" {
-		return "", "", false
+		return "", "", "", false
 	}
-	return traceID, flags, true
+	return traceID, parentID, flags, true
 }

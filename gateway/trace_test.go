@@ -31,10 +31,10 @@ func TestTrace(t *testing.T) {
 				h.Set("Traceparent", c.header)
 			}
 			got := traceOf(&http.Request{Header: h}, c.trusted)
-			if _, _, ok := parseTraceparent(got.parent()); !ok {
+			if _, _, _, ok := parseTraceparent(got.parent()); !ok {
 				t.Errorf("%q is no traceparent", got.parent())
 			}
-			if got.extended != c.extended || c.extended != strings.Contains(got.parent(), "4bf92f3577b34da6a3ce929d0e0e4736") {
+			if got.extended() != c.extended || c.extended != strings.Contains(got.parent(), "4bf92f3577b34da6a3ce929d0e0e4736") {
 				t.Errorf("got %+v", got)
 			}
 			if strings.Contains(got.parent(), "00f067aa0ba902b7") {

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -34,14 +36,18 @@ SIGTERM and SIGINT drain: /readyz goes false, requests in flight and upgraded
 connections finish within the grace, then the exit status is 0. A second signal
 ends the process at once.
 
-Logs are JSON on standard error. GOMEMLIMIT is nine tenths of the container's
-memory limit unless the environment sets it; GOMAXPROCS is the CPU limit.`,
+Logs go to standard error, as JSON or as text. GOMEMLIMIT is nine tenths of the
+container's memory limit unless the environment sets it; GOMAXPROCS is the CPU limit.`,
 	}
 	file := configFlag(c)
 	watch := c.Flags().Bool("watch", true, "reload when a file of the configuration changes")
 	grace := c.Flags().Duration("grace", 25*time.Second, "how long requests in flight may go on when draining")
+	format := c.Flags().String("log-format", "json", "how logs are written: json, or text (key=value)")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		log := slog.New(slog.NewJSONHandler(c.ErrOrStderr(), nil))
+		log, err := logger(c.ErrOrStderr(), *format)
+		if err != nil {
+			return err
+		}
 		fitContainer(c.Context(), log)
 		hangup := make(chan os.Signal, 1)
 		signal.Notify(hangup, syscall.SIGHUP) // from the start: unhandled, it would end the process
@@ -51,7 +57,8 @@ memory limit unless the environment sets it; GOMAXPROCS is the CPU limit.`,
 		if err != nil {
 			return err
 		}
-		g, err := gateway.New(c.Context(), cfg, gateway.Options{Logger: log, Grace: *grace})
+		version, _ := release()
+		g, err := gateway.New(c.Context(), cfg, gateway.Options{Logger: log, Grace: *grace, Version: version})
 		if err != nil {
 			return err
 		}
@@ -73,6 +80,17 @@ memory limit unless the environment sets it; GOMAXPROCS is the CPU limit.`,
 		return err
 	}
 	return c
+}
+
+// logger writes to w in that format.
+func logger(w io.Writer, format string) (*slog.Logger, error) {
+	switch format {
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, nil)), nil
+	case "text":
+		return slog.New(slog.NewTextHandler(w, nil)), nil
+	}
+	return nil, fmt.Errorf("--log-format is %q; it can be json or text", format)
 }
 
 // load notes in files what the configuration is read from.

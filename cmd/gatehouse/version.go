@@ -12,7 +12,13 @@ var version, revision string
 // build says which build this is, in one line: the release, the revision of the
 // source and the Go version. What was not set is what the Go tool knows.
 func build() string {
-	release, source := version, revision
+	release, source := release()
+	return release + ", revision " + source + ", " + runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH
+}
+
+// release is the version and the revision of the source.
+func release() (release, source string) {
+	release, source = version, revision
 	if info, ok := debug.ReadBuildInfo(); ok {
 		if release == "" {
 			release = info.Main.Version
@@ -27,7 +33,7 @@ func build() string {
 	if source == "" {
 		source = "unknown"
 	}
-	return release + ", revision " + source + ", " + runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH
+	return release, source
 }
 
 // vcsRevision is what the Go tool saw of the repository it built from, "" if nothing.

@@ -25,6 +25,10 @@ type fileAudit struct {
 	SampleAllows int    `yaml:"sample_allows" doc:"100 writes one of a hundred allowed requests; default all"`
 }
 
+type fileAccessLog struct {
+	SampleAllows int `yaml:"sample_allows" doc:"100 writes one of a hundred requests with which nothing was wrong; default all"`
+}
+
 func (r *reader) admin(f *fileServer, s *Server) {
 	if r.ok("server.admin") {
 		s.Admin = f.Admin.String()

@@ -43,6 +43,8 @@ type Server struct {
 	AdminAuth      AdminAuth
 	Audit          *Audit    // nil: decisions are not audited
 	Decision       *Decision // nil: off
+	Tracing        *Tracing  // nil: no spans
+	AccessLog      AccessLog
 
 	MaxConnections    int           // of clients at a time
 	ReadHeaderTimeout time.Duration // for a TLS handshake, and for a request's headers
@@ -69,6 +71,11 @@ type Audit struct {
 	MaxBytes     int    // length at which the file is rotated
 	Keep         int    // rotated files that are kept
 	SampleAllows int    // of so many allowed requests one is written; 1: all
+}
+
+// AccessLog says which requests have a line in the log.
+type AccessLog struct {
+	SampleAllows int // of so many requests with which nothing was wrong one is written; 0: all
 }
 
 // AuthFailures limits the invalid tokens of one address.

@@ -252,6 +252,8 @@ func TestWhole(t *testing.T) {
 		Admin: "127.0.0.1:9901", AdminAuth: AdminAuth{TokenFile: "testdata/ok/admin-token", Clients: map[string]string{"hero-app": "0123456789abcdef"}, TLS: &TLS{Certificates: []Certificate{{"testdata/ok/admin.pem", "testdata/ok/admin-key.pem"}}, ClientCAFile: "testdata/ok/operators.pem", ClientAuth: "require", MinVersion: "1.2"}},
 		Audit:          &Audit{File: "testdata/ok/audit.log", MaxBytes: 10 << 20, Keep: 5, SampleAllows: 100},
 		Decision:       &Decision{"127.0.0.1:9903", "nginx"},
+		AccessLog:      AccessLog{SampleAllows: 10},
+		Tracing:        &Tracing{Endpoint: "https://collector.example.com/otlp", SampleRatio: 0.25, Headers: map[string]string{"Authorization": "Basic abc"}},
 		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")},
 		AuthFailures:   &AuthFailures{Rate{10, time.Minute}, 20},
 		TLS: &TLS{
@@ -596,7 +598,7 @@ func TestPositions(t *testing.T) {
 			t.Errorf("%s is at %v: %q, want %q", path, p, got, want)
 		}
 	}
-	equal(t, "the fault", cfg.Faultf("routes[3].upstream[1].to", "is %s", "down").Error(), "testdata/ok/whole.yaml:342:13: is down")
+	equal(t, "the fault", cfg.Faultf("routes[3].upstream[1].to", "is %s", "down").Error(), "testdata/ok/whole.yaml:349:13: is down")
 	equal(t, "the position in no file", new(Config).At("routes[0]"), Pos{})
 }
 

@@ -44,6 +44,8 @@ type fileServer struct {
 	AdminAuth      fileAdminAuth    `yaml:"admin_auth" doc:"who may use the admin listener"`
 	Audit          fileAudit        `yaml:"audit" doc:"a record of each decision"`
 	Decision       fileDecision     `yaml:"decision" doc:"a listener that another proxy asks whether a request may pass"`
+	AccessLog      fileAccessLog    `yaml:"access_log" doc:"which requests have a line in the log"`
+	Tracing        fileTracing      `yaml:"tracing" doc:"spans of requests for an OpenTelemetry collector; default off"`
 
 	MaxConnections    int           `yaml:"max_connections" doc:"how many connections of clients may be open; default 50000"`
 	ReadHeaderTimeout time.Duration `yaml:"read_header_timeout" doc:"how long a client may take for a TLS handshake, and for a request's headers; default 10s"`

@@ -83,6 +83,8 @@ func (r *reader) server(f *fileServer) Server {
 	r.admin(f, &s)
 	r.decision(f, &s)
 	s.Audit = r.audit(&f.Audit)
+	s.AccessLog = AccessLog(f.AccessLog)
+	s.Tracing = r.tracing(&f.Tracing)
 	for i, n := range f.TrustedProxies {
 		if n.IsValid() {
 			s.TrustedProxies = append(s.TrustedProxies, n.Prefix)

@@ -214,7 +214,9 @@ func (a *asker) ask(ctx context.Context, raw token.Raw) (answered, error) {
 		return answered{}, endpoint.err
 	}
 	return a.breaker.Execute(func() (answered, error) {
+		done := a.o.OnWait(ctx, "introspection")
 		answer, err := a.post(ctx, endpoint.uri, raw)
+		done(err)
 		a.o.OnFetch("introspection", err)
 		return answer, err
 	})

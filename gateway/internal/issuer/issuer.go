@@ -58,6 +58,10 @@ type Options struct {
 	// context; a refusal is the request's. It may be nil.
 	Admit   func(ctx context.Context) *token.Error
 	OnFetch func(kind string, err error) // called after each fetch of kind "discovery", "jwks" or "introspection", at the same time perhaps; may be nil
+	// OnWait is called where a request, whose context it gets, waits for the
+	// issuer: for "jwks" or "introspection". What it returns is called when the
+	// wait is over, with why it was in vain. It may be nil.
+	OnWait func(ctx context.Context, kind string) (done func(error))
 }
 
 // PrivilegeSource is one claim that carries privileges, and what is put before
@@ -114,6 +118,9 @@ func New(o Options) (*Issuer, error) {
 	}
 	if o.OnFetch == nil {
 		o.OnFetch = func(string, error) {}
+	}
+	if o.OnWait == nil {
+		o.OnWait = func(context.Context, string) func(error) { return func(error) {} }
 	}
 	o.Log = o.Log.With("issuer", o.Name)
 	o.Introspection = defaults(o.Introspection)

@@ -286,6 +286,8 @@ func (r *remote) seek(ctx context.Context, kid string) (asked time.Time, err err
 	flight, started := r.flight, r.started
 	r.mu.Unlock()
 
+	done := r.o.OnWait(ctx, "jwks")
+	defer func() { done(err) }()
 	timer := time.NewTimer(r.wait)
 	defer timer.Stop()
 	select {
