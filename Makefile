@@ -65,6 +65,19 @@ $(PROXIES)/.installed: test/proxies/requirements.txt
 test-retries:
 	REQUESTS=100000 go test -race -count=1 -timeout 30m -run TestNothingIsLostWhenATargetDies -v ./test/
 
+# make test-page   the admin page in Chromium; its pictures are in test/page/shots
+PAGE = test/page
+
+.PHONY: test-page
+test-page: redis $(PAGE)/node_modules/.package-lock.json
+	@command -v chromium >/dev/null && command -v node >/dev/null || \
+	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core nodejs npm; }
+	GATEHOUSE_TEST_PAGE=1 go test -race -count=1 -timeout 5m -run '^TestPage' ./test/
+
+$(PAGE)/node_modules/.package-lock.json: $(PAGE)/package.json $(PAGE)/package-lock.json
+	npm ci --prefix $(PAGE) --no-audit --no-fund
+	@touch $@
+
 # make test-keycloak   against a real Keycloak (needs Java 17 or newer, and Maven, which fetches it)
 KEYCLOAK_VERSION = 26.7.3
 KEYCLOAK_CACHE   = test/keycloak/.cache
@@ -171,6 +184,4 @@ bench-tools:
 	fi
 
 clean:
-	rm -rf bin dist test/bench/results $(PROXIES) $(PROVIDER)/node_modules
-
-	rm -rf bin $(EUREKA)/target test/bench/results $(PROXIES) $(PROVIDER)/node_modules
+	rm -rf bin dist $(EUREKA)/target test/bench/results $(PROXIES) $(PROVIDER)/node_modules $(PAGE)/node_modules $(PAGE)/shots

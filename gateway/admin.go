@@ -61,7 +61,8 @@ func newAdminAuth(o adminOptions, loopback bool) (*adminAuth, error) {
 type access int
 
 const (
-	reads   access = iota // on loopback anyone on this machine, elsewhere an operator
+	open    access = iota // anyone: there is nothing to learn
+	reads                 // on loopback anyone on this machine, elsewhere an operator
 	writes                // an operator
 	clients               // an operator, or a client of the OAuth endpoints
 )
@@ -173,7 +174,16 @@ func (g *Gateway) Admin() http.Handler {
 	page("GET /refusals/{request_id...}", reads, g.showRefusal)
 	page("POST /explain", reads, g.explainRequest)
 	page("GET /upstreams", reads, g.listUpstreams)
-	return mux
+	page("GET /state", reads, g.showState)
+	for pattern, file := range pageFiles {
+		page(pattern, open, showFile(file))
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for name, value := range pageHeaders {
+			w.Header().Set(name, value)
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
 
 // adminRefusal is the end of a request to the admin listener.
@@ -209,7 +219,10 @@ func (s *snapshot) admit(r *http.Request, needs access, origin *http.CrossOrigin
 		// A page of another site that its name server points here (DNS rebinding).
 		return c, &adminRefusal{http.StatusMisdirectedRequest, misdirected, "The admin listener answers to localhost and loopback addresses only."}
 	}
-	if err := origin.Check(r); err != nil {
+	if needs == open { // a link from elsewhere may lead here
+		return c, nil
+	}
+	if err := origin.Check(asWrite(r)); err != nil {
 		return c, &adminRefusal{http.StatusForbidden, crossOrigin, "A page of another origin cannot use the admin listener."}
 	}
 	if err := a.failures.Over(c.ip); err != nil {
@@ -236,6 +249,13 @@ func (s *snapshot) admit(r *http.Request, needs access, origin *http.CrossOrigin
 		return c, &adminRefusal{http.StatusForbidden, adminForbidden, "Nobody may do this: server.admin_auth has neither token_file nor tls with client_ca_file."}
 	}
 	return c, &adminRefusal{http.StatusUnauthorized, adminUnauthorized, "Credentials are needed."}
+}
+
+// asWrite is r for [http.CrossOriginProtection], which lets every GET pass: what
+// is read here is nothing for a page of another origin either, and its calls
+// must not spend an operator's tries.
+func asWrite(r *http.Request) *http.Request {
+	return &http.Request{Method: http.MethodPost, URL: r.URL, Host: r.Host, Header: r.Header}
 }
 
 // isLoopbackHost says whether a Host header names this machine to itself.

@@ -41,6 +41,7 @@ type Gateway struct {
 	errorLog *log.Logger
 	now      func() time.Time
 	grace    time.Duration
+	started  time.Time
 	metrics  *metrics
 	cache    *issuer.Cache
 	refusals refusals
@@ -67,6 +68,7 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 	if g.now == nil {
 		g.now = time.Now
 	}
+	g.started = g.now().UTC()
 	if g.grace == 0 {
 		g.grace = defaultGrace
 	}

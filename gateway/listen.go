@@ -113,8 +113,12 @@ func (g *Gateway) accept(server *http.Server, l net.Listener, of func(*snapshot)
 	if of(g.current.Load()) == nil {
 		return server.Serve(l)
 	}
-	server.TLSConfig = &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		return of(g.current.Load()).config(hello)
+	server.TLSConfig = &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		c := of(g.current.Load()).config()
+		if !server.Protocols.HTTP2() { // what is offered is taken
+			c.NextProtos = []string{"http/1.1"}
+		}
+		return c, nil
 	}}
 	return server.ServeTLS(l, "", "")
 }

@@ -53,29 +53,8 @@ func Privileges(cfg *config.Config) (Matrix, error) {
 		m.Privileges = append(m.Privileges, MatrixPrivilege(p))
 	}
 	var undeclared []string
-	for i, c := range cfg.Routes {
-		rt := s.routes[i]
-		r := MatrixRoute{Name: c.Name, Match: c.Match.Pattern(), Access: "restricted", Mode: "enforce", All: c.All, Any: c.Any, Policy: c.Policy}
-		switch {
-		case c.Public:
-			r.Access = "public"
-		case c.Optional:
-			r.Access = "optional"
-		case len(c.All)+len(c.Any) == 0 && c.Policy == "":
-			r.Access = "any_token"
-		}
-		for _, i := range c.Issuers {
-			r.Issuers = append(r.Issuers, i.Name)
-			if rt.reports[i.Name] {
-				r.Mode = "report"
-			}
-		}
-		if rt.report {
-			r.Mode = "report"
-		}
-		if rt.policy != nil {
-			r.PolicyPrivileges = rt.policy.Privileges()
-		}
+	for i := range cfg.Routes {
+		r := s.matrixRoute(i)
 		m.Routes = append(m.Routes, r)
 		undeclared = slices.Concat(undeclared, r.All, r.Any, r.PolicyPrivileges)
 	}
@@ -86,6 +65,33 @@ func Privileges(cfg *config.Config) (Matrix, error) {
 		}
 	}
 	return m, nil
+}
+
+// matrixRoute returns the row of the route at index i.
+func (s *snapshot) matrixRoute(i int) MatrixRoute {
+	c, rt := s.config.Routes[i], s.routes[i]
+	r := MatrixRoute{Name: c.Name, Match: c.Match.Pattern(), Access: "restricted", Mode: "enforce", All: c.All, Any: c.Any, Policy: c.Policy}
+	switch {
+	case c.Public:
+		r.Access = "public"
+	case c.Optional:
+		r.Access = "optional"
+	case len(c.All)+len(c.Any) == 0 && c.Policy == "":
+		r.Access = "any_token"
+	}
+	for _, i := range c.Issuers {
+		r.Issuers = append(r.Issuers, i.Name)
+		if rt.reports[i.Name] {
+			r.Mode = "report"
+		}
+	}
+	if rt.report {
+		r.Mode = "report"
+	}
+	if rt.policy != nil {
+		r.PolicyPrivileges = rt.policy.Privileges()
+	}
+	return r
 }
 
 // Table writes the matrix for a terminal.

@@ -27,6 +27,7 @@ type metrics struct {
 	registry    *prometheus.Registry
 	version     string
 	spans       *prometheus.CounterVec   // outcome
+	traffic     *prometheus.Registry     // requests and wouldRefuse alone, which the admin page asks for every few seconds
 	requests    *prometheus.CounterVec   // route, status, reason
 	durations   *prometheus.HistogramVec // route, status, reason
 	rungs       [rungs]prometheus.Observer
@@ -62,6 +63,7 @@ func newMetrics(cache *issuer.Cache, version string) *metrics {
 			Name: "gatehouse_spans_total",
 			Help: "Spans by what became of them: exported, failed (the collector did not take them), dropped (too many waited for it).",
 		}, []string{"outcome"}),
+		traffic: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "gatehouse_requests_total",
 			Help: "Requests by route name, status and the reason of a refusal (empty if forwarded).",
@@ -163,6 +165,7 @@ func newMetrics(cache *issuer.Cache, version string) *metrics {
 			ConstLabels: prometheus.Labels{"outcome": outcome},
 		}, func() float64 { return float64(n()) })
 	}
+	m.traffic.MustRegister(m.requests, m.wouldRefuse)
 	m.registry.MustRegister(entries, bytes, lookups("hit", cache.Hits), lookups("miss", cache.Misses))
 	m.registry.MustRegister(build, m.spans, rungDurations, m.upstreams, m.reloaded, m.configured)
 	m.registry.MustRegister(m.requests, m.durations, m.wouldRefuse, m.fetches, m.fallbacks, m.logouts, m.collisions, m.reloads, m.certificates, m.http2Errors, m.auditErrors, m.adminRefusals,

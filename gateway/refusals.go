@@ -131,13 +131,18 @@ func (f *refusals) all() []*RefusedRequest {
 
 // listRefusals answers GET /refusals: the last refusals, without explanations.
 func (g *Gateway) listRefusals(w http.ResponseWriter, _ *http.Request, _ *snapshot, _ caller) {
-	list := g.refusals.all()
-	short := make([]RefusedRequest, len(list))
-	for i, r := range list {
-		short[i] = *r
+	writeJSON(w, http.StatusOK, map[string]any{"refusals": g.refusals.latest(keptRefusals)})
+}
+
+// latest returns the last n, without explanations.
+func (f *refusals) latest(n int) []RefusedRequest {
+	list := f.all()
+	short := make([]RefusedRequest, min(n, len(list)))
+	for i := range short {
+		short[i] = *list[i]
 		short[i].Explanation = nil
 	}
-	writeJSON(w, http.StatusOK, map[string]any{"refusals": short})
+	return short
 }
 
 // showRefusal answers GET /refusals/{request_id}: one, with its explanation.

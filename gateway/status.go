@@ -31,10 +31,11 @@ type readiness struct {
 }
 
 type issuerReadiness struct {
-	Ready   bool       `json:"ready"`
-	Keys    int        `json:"keys"`
-	Fetched *time.Time `json:"fetched,omitempty"`
-	Error   string     `json:"error,omitempty"`
+	Ready     bool       `json:"ready"`
+	Keys      int        `json:"keys"`
+	Fetched   *time.Time `json:"fetched,omitempty"`
+	NextFetch *time.Time `json:"next_fetch,omitempty"`
+	Error     string     `json:"error,omitempty"`
 }
 
 type storeReadiness struct {
@@ -57,24 +58,32 @@ func (s *snapshot) revocationReadiness(ctx context.Context) (detail storeReadine
 			detail.Good = &h.LastGood
 		}
 		if h.Err != nil {
-			detail.Error = h.Err.Error()
+			detail.Error = Redact(h.Err.Error())
 		}
 		return detail, h.Denies
 	case *revoke.Lookup:
 		detail = storeReadiness{Ready: true, Mode: "lookup"}
 		if err := r.Ping(ctx); err != nil {
-			return storeReadiness{Mode: "lookup", Error: err.Error()}, !r.Tolerant()
+			return storeReadiness{Mode: "lookup", Error: Redact(err.Error())}, !r.Tolerant()
 		}
 	}
 	return detail, false
 }
 
-// readyz fails only where serving would be wrong: while draining, with no
-// issuer that could verify anything, or with a store down that the posture
-// does not tolerate.
+// readyz fails only where serving would be wrong.
 func (g *Gateway) readyz(w http.ResponseWriter, r *http.Request) {
 	s := g.acquire()
 	defer s.release()
+	answer, status := g.readiness(r.Context(), s), http.StatusOK
+	if answer.Status != "ok" {
+		status = http.StatusServiceUnavailable
+	}
+	writeJSON(w, status, answer)
+}
+
+// readiness is not ok while draining, with no issuer that could verify
+// anything, or with a store down that the posture does not tolerate.
+func (g *Gateway) readiness(ctx context.Context, s *snapshot) readiness {
 	answer := readiness{Status: "ok", Issuers: map[string]issuerReadiness{}, Upstreams: s.upstreamReadiness()}
 	usable := len(s.issuers) == 0
 	for name, p := range s.issuers {
@@ -83,8 +92,11 @@ func (g *Gateway) readyz(w http.ResponseWriter, r *http.Request) {
 		if !h.Fetched.IsZero() {
 			detail.Fetched = &h.Fetched
 		}
+		if !h.Due.IsZero() {
+			detail.NextFetch = &h.Due
+		}
 		if h.Err != nil {
-			detail.Error = h.Err.Error()
+			detail.Error = Redact(h.Err.Error())
 		}
 		answer.Issuers[name] = detail
 		usable = usable || h.Ready
@@ -93,7 +105,7 @@ func (g *Gateway) readyz(w http.ResponseWriter, r *http.Request) {
 		answer.Status = "no issuer has keys"
 	}
 	if s.revocation != nil {
-		detail, denies := s.revocationReadiness(r.Context())
+		detail, denies := s.revocationReadiness(ctx)
 		answer.Revocation = &detail
 		if denies {
 			answer.Status = "revocations cannot be checked"
@@ -102,11 +114,7 @@ func (g *Gateway) readyz(w http.ResponseWriter, r *http.Request) {
 	if g.draining.Load() {
 		answer.Status = "draining"
 	}
-	status := http.StatusOK
-	if answer.Status != "ok" {
-		status = http.StatusServiceUnavailable
-	}
-	writeJSON(w, status, answer)
+	return answer
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {

@@ -130,12 +130,12 @@ type frontTLS struct {
 }
 
 // config is what a handshake that begins now goes by.
-func (f *frontTLS) config(*tls.ClientHelloInfo) (*tls.Config, error) {
+func (f *frontTLS) config() *tls.Config {
 	c := &tls.Config{MinVersion: f.minVersion, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: f.certificate}
 	if f.clients != nil {
 		c.ClientAuth, c.ClientCAs = f.clientAuth, f.clients.get()
 	}
-	return c, nil
+	return c
 }
 
 // certificate returns the one for the name that the client asks for (RFC 6066

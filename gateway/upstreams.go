@@ -43,21 +43,27 @@ func hashBy(source string) func(*exchange) string {
 	return nil
 }
 
-// listUpstreams answers GET /upstreams: the targets of each upstream, and how
-// they fare.
-func (g *Gateway) listUpstreams(w http.ResponseWriter, _ *http.Request, s *snapshot, _ caller) {
-	type row struct {
-		Name    string            `json:"name"`
-		Balance string            `json:"balance"`
-		Circuit string            `json:"circuit,omitempty"` // closed, open or half-open
-		Targets []upstream.Status `json:"targets"`
-	}
-	rows := make([]row, 0, len(s.upstreams))
+// upstreamState is an upstream, and how its targets fare.
+type upstreamState struct {
+	Name    string            `json:"name"`
+	Balance string            `json:"balance"`
+	Circuit string            `json:"circuit,omitempty"` // closed, open or half-open
+	Targets []upstream.Status `json:"targets"`
+}
+
+// upstreamStates are all upstreams by name.
+func (s *snapshot) upstreamStates() []upstreamState {
+	rows := make([]upstreamState, 0, len(s.upstreams))
 	for name, p := range s.upstreams {
-		rows = append(rows, row{name, p.options.Balance, p.value.Circuit(), p.value.Status()})
+		rows = append(rows, upstreamState{name, p.options.Balance, p.value.Circuit(), p.value.Status()})
 	}
-	slices.SortFunc(rows, func(a, b row) int { return strings.Compare(a.Name, b.Name) })
-	writeJSON(w, http.StatusOK, map[string]any{"upstreams": rows})
+	slices.SortFunc(rows, func(a, b upstreamState) int { return strings.Compare(a.Name, b.Name) })
+	return rows
+}
+
+// listUpstreams answers GET /upstreams.
+func (g *Gateway) listUpstreams(w http.ResponseWriter, _ *http.Request, s *snapshot, _ caller) {
+	writeJSON(w, http.StatusOK, map[string]any{"upstreams": s.upstreamStates()})
 }
 
 // upstreamReadiness is a detail of /readyz: an upstream without a healthy target

@@ -1,6 +1,7 @@
 package test
 
 import (
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
@@ -353,6 +354,16 @@ routes:
 	if status := post(admin.caller(t, "http/1.1", trusting(servers, operator.shown(t)))); status != http.StatusOK {
 		t.Errorf("an operator's: %d", status)
 	}
+	both := trusting(servers, operator.shown(t)) // as a browser does
+	both.NextProtos = []string{"h2", "http/1.1"}
+	conn, err := tls.Dial("tcp", admin.listen, both)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if chosen := conn.ConnectionState().NegotiatedProtocol; chosen != "http/1.1" {
+		t.Errorf("the listener chooses %q, which it does not speak", chosen)
+	}
+	_ = conn.Close()
 	g.do(t, "GET /heroes/1", bearer(token)).refused(t, http.StatusUnauthorized, "revoked_token")
 	records := g.audit(t, "revocation")
 	if actor := records[len(records)-1]["actor"]; actor != "operator "+operator.leaf.Subject.String() {

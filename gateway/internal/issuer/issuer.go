@@ -100,6 +100,7 @@ type Health struct {
 	Ready   bool      // there are keys, and they are not too old
 	Keys    int       // how many
 	Fetched time.Time // when they were fetched; zero for static keys and before the first fetch
+	Due     time.Time // when they are to be fetched again; zero for static keys and before the first fetch
 	Err     error     // why the latest fetch failed; nil if it did not
 }
 
@@ -235,7 +236,7 @@ func (i *Issuer) Health() Health {
 		h.Keys, h.Fetched = len(set.keys), set.fetched
 	}
 	if i.remote != nil {
-		h.Err = i.remote.failure()
+		h.Due, h.Err = i.remote.standing()
 	}
 	return h
 }

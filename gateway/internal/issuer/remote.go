@@ -326,9 +326,15 @@ func (r *remote) missed(kid string, asked time.Time, seen *keySet) {
 
 // failure is why the last fetch failed, or nil.
 func (r *remote) failure() error {
+	_, err := r.standing()
+	return err
+}
+
+// standing is when the next fetch is due, and why the last one failed.
+func (r *remote) standing() (due time.Time, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.err
+	return r.due, r.err
 }
 
 // why is failure for a message.
