@@ -152,7 +152,7 @@ func (s *soak) chats(c *http.Client, url string) error {
 	defer cancel()
 	lasting := *c
 	lasting.Timeout = 0
-	conn, _, err := websocket.Dial(ctx, url+"/odd/ws", &websocket.DialOptions{HTTPClient: &lasting, HTTPHeader: http.Header{"Authorization": {"Bearer " + s.token()}}})
+	conn, _, err := websocket.Dial(ctx, url+"/odd/ws", &websocket.DialOptions{HTTPClient: &lasting, HTTPHeader: http.Header{"Authorization": {"Bearer " + s.token()}}}) //nolint:bodyclose // the connection is the body
 	if err != nil {
 		return err
 	}
