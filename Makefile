@@ -171,6 +171,7 @@ SOAK = -for 10m
 
 .PHONY: soak
 soak: redis bench-tools
+	SOAK=1 go test -count=1 -timeout 5m -run TestASoakLeavesNothing ./test/bench
 	go run ./test/bench -soak $(SOAK)
 
 bench-tools:
