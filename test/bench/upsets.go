@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -184,6 +185,9 @@ var allUpsets = []upset{
 	}},
 }
 
+// refusedReload is the error that a configuration with faults is to give.
+var refusedReload = regexp.MustCompile(`"level":"ERROR","msg":"the configuration was not reloaded`)
+
 // mostLog is how long an access log may become before it is cut.
 const mostLog = 64 << 20
 
@@ -204,6 +208,7 @@ func (g *soaked) read() error {
 		return err
 	}
 	g.offset = info.Size()
+	text = refusedReload.ReplaceAll(text, nil)
 	for _, never := range []string{"panic", `"level":"ERROR"`, "fatal error", "goroutine 1 ["} {
 		if at := bytes.Index(text, []byte(never)); at >= 0 {
 			begin := max(0, at-300)

@@ -15,7 +15,7 @@ import (
 const (
 	// scanCount is how many keys one SCAN step looks at: enough that a million
 	// keys take few round trips, so few that Redis answers others in between.
-	scanCount = 2000
+	scanCount = 5000
 	// readChunk is how many keys one pipeline asks for.
 	readChunk = 1000
 	// readTimeout bounds one pipeline, and one step of a SCAN.
