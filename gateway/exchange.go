@@ -31,6 +31,7 @@ type exchange struct {
 	snapshot *snapshot
 	w        *recorder
 	r        *http.Request
+	upload   *upload // nil unless it is the body of an HTTP/2 request
 	start    time.Time
 	rung     rung
 	entered  time.Time // that rung
@@ -69,6 +70,7 @@ func (g *Gateway) begin(s *snapshot, w http.ResponseWriter, r *http.Request) *ex
 	g.active.Add(1)
 	x := g.exchange(s, w, r)
 	x.w.last = endsDoubtfully(r)
+	x.upload = holdUpload(r)
 	if !x.trusted && r.Header["X-Forwarded-For"] != nil {
 		g.hintAtProxy.Do(func() {
 			g.log.Warn("X-Forwarded-For from a peer that is not in server.trusted_proxies is ignored; if a balancer stands in front, declare it, or all its clients share one address", "peer", r.RemoteAddr)
@@ -116,7 +118,13 @@ func (x *exchange) end() {
 	x.endSpan(name, reason, broke != nil)
 	x.gateway.refusals.keep(x)
 	x.gateway.metrics.request(name, x.w.status, reason, duration)
-	if broke != nil || x.abort {
+	cut := broke != nil || x.abort
+	x.upload.end(func() {
+		if !cut && x.w.status != 0 && x.r.Method != http.MethodHead { // whose headers end the stream
+			_ = http.NewResponseController(x.w).Flush()
+		}
+	})
+	if cut {
 		panic(http.ErrAbortHandler) // the client must see that the response is not whole
 	}
 }

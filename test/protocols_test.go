@@ -10,7 +10,9 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -168,6 +170,66 @@ routes:
 			}
 		}
 	}
+}
+
+// TestUploadsAnsweredEarlyAtFullSpeed: many streams of one connection send on as
+// fast as they can while their answers come. None may be cut short, and none may
+// end the connection for the others (golang/go#56940).
+func TestUploadsAnsweredEarlyAtFullSpeed(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("too much", 30_000)
+	everywhere(t, func(w http.ResponseWriter, r *http.Request) {
+		answer := ""
+		if r.URL.Path == "/long" {
+			answer = long
+		}
+		w.Header().Set("Content-Length", strconv.Itoa(len(answer)))
+		rc := http.NewResponseController(w)
+		if r.ProtoMajor == 1 {
+			_ = rc.EnableFullDuplex()
+			w.Header().Set("Connection", "close")
+		}
+		w.WriteHeader(http.StatusRequestEntityTooLarge)
+		_, _ = io.WriteString(w, answer)
+		_ = rc.Flush()
+		if r.ProtoMajor == 1 {
+			_, _ = io.Copy(io.Discard, r.Body) // or what is on its way would reset the answer away
+		}
+	}, func(t *testing.T, c *caller) {
+		if strings.HasPrefix(c.URL, "http") && !strings.Contains(t.Name(), "/h2") {
+			t.Skip("one connection, one request")
+		}
+		var connections sync.Map
+		var callers sync.WaitGroup
+		for range 16 {
+			callers.Go(func() {
+				for n := range 12 {
+					path, want := "/short", ""
+					if n%3 == 0 {
+						path, want = "/long", long
+					}
+					ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(on httptrace.GotConnInfo) { connections.Store(on.Conn.LocalAddr().String(), true) }})
+					req, _ := http.NewRequestWithContext(ctx, "POST", c.URL+path, io.LimitReader(zeros{}, 1<<20))
+					resp, err := c.Do(req)
+					if err != nil {
+						t.Errorf("%s: %v", path, err)
+						return
+					}
+					body, err := io.ReadAll(resp.Body)
+					if resp.StatusCode != http.StatusRequestEntityTooLarge || string(body) != want || err != nil {
+						t.Errorf("%s: %d, %d bytes, %v", path, resp.StatusCode, len(body), err)
+					}
+					_ = resp.Body.Close()
+				}
+			})
+		}
+		callers.Wait()
+		n := 0
+		connections.Range(func(_, _ any) bool { n++; return true })
+		if n != 1 {
+			t.Errorf("%d connections", n)
+		}
+	})
 }
 
 func TestTrailersBothWays(t *testing.T) {

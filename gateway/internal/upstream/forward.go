@@ -70,7 +70,7 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 	}
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
-	var letGo atomic.Bool // the transport needs no more of the body, and whoever reads it is woken
+	var letGo atomic.Bool // the transport needs no more of the body, and who reads it is woken by a deadline
 	if hasBody {
 		// To net/http a Read that was woken is a client that has gone, and the
 		// rest of an early response is still on its way to this one.
@@ -85,7 +85,7 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 		// writes the response, so that the two could not flow at once.
 		_ = http.NewResponseController(w).EnableFullDuplex()
 	}
-	dog := watch(cancel, w, hasBody, c.Timeout, c.IdleTimeout)
+	dog := watch(cancel, w, hasBody, r.ProtoMajor == 1, c.Timeout, c.IdleTimeout)
 	defer dog.stop()
 	lease := hold(ctx, dog, c.Lasts, c.Renew)
 	defer func() { _ = lease.stop() }()
@@ -146,7 +146,7 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 		if len(res.Trailer) > 0 && r.ProtoMajor == 1 && r.ProtoMinor == 1 && r.Method != http.MethodHead {
 			res.Header.Del("Content-Length") // HTTP/2 may have both; HTTP/1.1 has trailers after chunks only
 		}
-		res.Body = &responseBody{res.Body, dog, func(err error) {
+		res.Body = &responseBody{res.Body, dog, body, cancel, func(err error) {
 			switch cause := context.Cause(ctx); {
 			case err == io.EOF:
 				c.Strip.Response(res.Trailer)

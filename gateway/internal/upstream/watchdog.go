@@ -19,6 +19,7 @@ type watchdog struct {
 	timeout, idle time.Duration
 	cancel        context.CancelCauseFunc
 	conn          *http.ResponseController // the client's side
+	http1         bool                     // the client's protocol; in HTTP/2 what comes after a read deadline resets the stream, and the response with it
 
 	mu        sync.Mutex // guards timer against the phases' races: the request's body and the response move at once
 	timer     *time.Timer
@@ -29,8 +30,8 @@ type watchdog struct {
 	blame     atomic.Bool // the client was being waited for when the time was over
 }
 
-func watch(cancel context.CancelCauseFunc, w http.ResponseWriter, hasBody bool, timeout, idle time.Duration) *watchdog {
-	d := &watchdog{timeout: timeout, idle: idle, cancel: cancel, conn: http.NewResponseController(w), sent: !hasBody}
+func watch(cancel context.CancelCauseFunc, w http.ResponseWriter, hasBody, http1 bool, timeout, idle time.Duration) *watchdog {
+	d := &watchdog{timeout: timeout, idle: idle, cancel: cancel, conn: http.NewResponseController(w), http1: http1, sent: !hasBody}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.timer = time.AfterFunc(d.patience(), d.bite)
@@ -81,9 +82,7 @@ func (d *watchdog) end(cause error) {
 	// a deadline does. Before the headers there is still a refusal to write.
 	// Once the body was read whole, net/http itself reads ahead, and a deadline
 	// would look as if the client had gone.
-	if !d.sent {
-		_ = d.conn.SetReadDeadline(time.Unix(1, 0))
-	}
+	d.wakeReader()
 	if d.responded {
 		_ = d.conn.SetWriteDeadline(time.Unix(1, 0))
 	}
@@ -94,10 +93,21 @@ func (d *watchdog) end(cause error) {
 func (d *watchdog) stopReading() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.stopped && !d.sent {
+	if !d.stopped {
+		d.wakeReader()
+	}
+}
+
+// wakeReader ends a Read of the client's body. mu is held.
+func (d *watchdog) wakeReader() {
+	if !d.sent && (d.http1 || !d.responded) {
 		_ = d.conn.SetReadDeadline(time.Unix(1, 0))
 	}
 }
+
+// sendingPause is how long an HTTP/2 client that sends at full speed takes at
+// most until a Read of its body has something, so that it need not be woken.
+const sendingPause = time.Millisecond
 
 // requestBody is the client's body on its way to the target.
 type requestBody struct {
@@ -134,18 +144,24 @@ func (b *requestBody) Read(p []byte) (int, error) {
 // end of the response with it.
 func (b *requestBody) Close() error {
 	b.closed.Store(true)
-	if !b.whole.Load() {
+	switch {
+	case b.whole.Load():
+	case b.dog.http1:
 		b.letGo.Store(true)
+		b.dog.stopReading()
+	default:
+		time.AfterFunc(sendingPause, b.dog.stopReading)
 	}
-	b.dog.stopReading()
 	return b.ReadCloser.Close()
 }
 
 // responseBody is the target's body on its way to the client.
 type responseBody struct {
 	io.ReadCloser
-	dog   *watchdog
-	onEnd func(error) // io.EOF, or why it broke off
+	dog     *watchdog
+	request *requestBody // nil without one
+	cancel  context.CancelCauseFunc
+	onEnd   func(error) // io.EOF, or why it broke off
 }
 
 func (b *responseBody) Read(p []byte) (int, error) {
@@ -155,4 +171,13 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	}
 	b.dog.progress(nil)
 	return n, err
+}
+
+// Close implements io.Closer. An HTTP/2 transport would wait for a Read of the
+// request's body that waits for the client, were the exchange not over.
+func (b *responseBody) Close() error {
+	if b.request != nil && !b.request.whole.Load() {
+		b.cancel(nil)
+	}
+	return b.ReadCloser.Close()
 }
