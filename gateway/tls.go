@@ -29,8 +29,8 @@ const maxPEMFile = 1 << 20
 // that cannot be used leaves the last good value. It is safe for concurrent use.
 type watched[T any] struct {
 	files []string
-	parse func(texts [][]byte) (*T, error)
-	told  func(err error) // of each change after the first, and what is wrong with it
+	parse func(texts [][]byte, good *T) (*T, error) // good is the last good value, or nil
+	told  func(err error)                           // of each change after the first, and what is wrong with it
 
 	good atomic.Pointer[T]
 	mu   sync.Mutex
@@ -39,7 +39,7 @@ type watched[T any] struct {
 }
 
 // watch reads the files for the first time; an error means that they are of no use.
-func watch[T any](parse func(texts [][]byte) (*T, error), told func(error), files ...string) (*watched[T], error) {
+func watch[T any](parse func(texts [][]byte, good *T) (*T, error), told func(error), files ...string) (*watched[T], error) {
 	w := &watched[T]{files: files, parse: parse}
 	err := w.read()
 	w.told = told
@@ -83,7 +83,7 @@ func (w *watched[T]) read() error {
 	w.seen = seen
 	if err == nil {
 		var value *T
-		if value, err = w.parse(texts); err == nil {
+		if value, err = w.parse(texts, w.good.Load()); err == nil {
 			w.good.Store(value)
 		}
 	}
@@ -108,12 +108,17 @@ func readSmall(file string, most int64) ([]byte, error) {
 	return os.ReadFile(file)
 }
 
-func parsePair(texts [][]byte) (*tls.Certificate, error) {
+// parsePair takes no certificate that has expired in the place of one that
+// lasts longer: what renews them has gone wrong.
+func parsePair(texts [][]byte, good *tls.Certificate) (*tls.Certificate, error) {
 	pair, err := tls.X509KeyPair(texts[0], texts[1])
+	if err == nil && good != nil && pair.Leaf.NotAfter.Before(time.Now()) && pair.Leaf.NotAfter.Before(good.Leaf.NotAfter) {
+		return nil, fmt.Errorf("the certificate expired on %s; that in use lasts until %s", pair.Leaf.NotAfter.Format(time.RFC3339), good.Leaf.NotAfter.Format(time.RFC3339))
+	}
 	return &pair, err
 }
 
-func parseAuthorities(texts [][]byte) (*x509.CertPool, error) {
+func parseAuthorities(texts [][]byte, _ *x509.CertPool) (*x509.CertPool, error) {
 	pool := x509.NewCertPool() // an empty one would stand for the system's authorities
 	if !pool.AppendCertsFromPEM(texts[0]) {
 		return nil, errors.New("no certificate in PEM")
@@ -207,7 +212,7 @@ func (b *builder) upstreamTLS(s *snapshot, c *config.Upstream) (t *tls.Config, a
 	if file := c.TLS.CAFile; file != "" {
 		var err error
 		if authorities, err = readSmall(file, maxPEMFile); err == nil {
-			if t.RootCAs, err = parseAuthorities([][]byte{authorities}); err != nil {
+			if t.RootCAs, err = parseAuthorities([][]byte{authorities}, nil); err != nil {
 				err = fmt.Errorf("%s: %w", file, err)
 			}
 		}

@@ -25,15 +25,23 @@ type pair struct {
 }
 
 // newAuthority makes an authority of its own.
-func newAuthority(t *testing.T) *pair { return (*pair)(nil).make(t, true, nil) }
+func newAuthority(t *testing.T) *pair { return (*pair)(nil).make(t, true, time.Time{}, nil) }
 
 // intermediate makes an authority below a.
-func (a *pair) intermediate(t *testing.T) *pair { return a.make(t, true, nil) }
+func (a *pair) intermediate(t *testing.T) *pair { return a.make(t, true, time.Time{}, nil) }
 
 // issue signs a certificate, for servers and clients, with these names.
-func (a *pair) issue(t *testing.T, names ...string) *pair { return a.make(t, false, names) }
+func (a *pair) issue(t *testing.T, names ...string) *pair {
+	return a.make(t, false, time.Time{}, names)
+}
 
-func (a *pair) make(t *testing.T, authority bool, names []string) *pair {
+// expired signs a certificate that ended a minute ago.
+func (a *pair) expired(t *testing.T, names ...string) *pair {
+	return a.make(t, false, time.Now().Add(-time.Minute), names)
+}
+
+// make signs a certificate; it lasts until then, or for hours.
+func (a *pair) make(t *testing.T, authority bool, until time.Time, names []string) *pair {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -45,6 +53,9 @@ func (a *pair) make(t *testing.T, authority bool, names []string) *pair {
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Duration(number) * time.Hour),
 		IsCA: authority, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	if !until.IsZero() {
+		template.NotAfter = until
 	}
 	if authority {
 		template.KeyUsage, template.ExtKeyUsage = x509.KeyUsageCertSign, nil

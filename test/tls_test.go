@@ -136,6 +136,12 @@ func TestRenewedCertificateNeedsNoReload(t *testing.T) {
 	g.signal(syscall.SIGHUP)
 	g.output.says(t, "failed to find any PEM data")
 	shows(renewed)
+	late := ca.expired(t, "127.0.0.1")
+	put("api.key", late.key)
+	put("api.pem", late.cert)
+	g.signal(syscall.SIGHUP)
+	g.output.says(t, "the certificate expired on")
+	shows(renewed)
 	if m := g.metrics(t); !strings.Contains(m, `gatehouse_tls_reloads_total{file="`) || !strings.Contains(m, `api.pem",outcome="failure"}`) {
 		t.Error("the metrics do not tell of the broken pair")
 	}
