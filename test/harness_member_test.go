@@ -139,29 +139,40 @@ type row struct {
 // upstream is the rows of one upstream by the targets' addresses.
 func (g *gateway) upstream(t *testing.T, admin, name string) map[string]row {
 	t.Helper()
+	rows := map[string]row{}
+	for _, r := range upstreamOf(t, admin, name).Targets {
+		rows[r.Target] = r
+	}
+	return rows
+}
+
+// circuit is the state of an upstream's circuit breaker.
+func (g *gateway) circuit(t *testing.T, admin, name string) string {
+	t.Helper()
+	return upstreamOf(t, admin, name).Circuit
+}
+
+type upstreamState struct {
+	Name, Circuit string
+	Targets       []row
+}
+
+func upstreamOf(t *testing.T, admin, name string) upstreamState {
+	t.Helper()
 	resp, err := http.Get("http://" + admin + "/upstreams")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	var all struct {
-		Upstreams []struct {
-			Name    string
-			Targets []row
-		}
-	}
+	var all struct{ Upstreams []upstreamState }
 	if err := json.NewDecoder(resp.Body).Decode(&all); err != nil {
 		t.Fatal(err)
 	}
 	for _, u := range all.Upstreams {
 		if u.Name == name {
-			rows := map[string]row{}
-			for _, r := range u.Targets {
-				rows[r.Target] = r
-			}
-			return rows
+			return u
 		}
 	}
 	t.Fatalf("no upstream %s: %+v", name, all)
-	return nil
+	return upstreamState{}
 }

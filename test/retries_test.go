@@ -362,17 +362,7 @@ routes:
     public: true
     upstream: heroes
 `, "ADMIN", admin, "TARGET", m[0].address))
-	circuit := func() string {
-		resp, err := http.Get("http://" + admin + "/upstreams")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = resp.Body.Close() }()
-		text, _ := io.ReadAll(resp.Body)
-		_, rest, _ := strings.Cut(string(text), `"circuit":"`)
-		state, _, _ := strings.Cut(rest, `"`)
-		return state
-	}
+	circuit := func() string { return g.circuit(t, admin, "heroes") }
 	for range 3 {
 		g.do(t, "GET /heroes").is(t, http.StatusOK)
 	}
@@ -404,6 +394,60 @@ routes:
 	for _, line := range []string{`"msg":"circuit opens","upstream":"heroes","why":"3 of 6 requests failed"`, `"msg":"circuit is half open"`, `"msg":"circuit closes"`} {
 		if !strings.Contains(g.output.String(), line) {
 			t.Errorf("the log does not say %s", line)
+		}
+	}
+}
+
+// Clients that go away while a circuit is half open do not open it again, and
+// the places that they had are free for others: nobody can keep an upstream
+// that is well again from its callers.
+func TestClientsThatGoWhileTheCircuitIsHalfOpen(t *testing.T) {
+	t.Parallel()
+	m, admin := newMembers(t, 1), freeAddress(t)
+	g := start(t, fill(`
+server:
+  ADDRESSES
+  admin: ADMIN
+upstreams:
+  heroes:
+    targets: [http://TARGET]
+    circuit_breaker:
+      request_volume: 1
+      interval: 1m
+      open_time: 500ms
+routes:
+  - match: /heroes
+    public: true
+    upstream: heroes
+`, "ADMIN", admin, "TARGET", m[0].address))
+	m[0].mood.Store(overtaxed)
+	g.do(t, "GET /heroes").is(t, http.StatusServiceUnavailable)
+	m[0].mood.Store(well)
+	eventually(t, "it is tried again", func() bool { return g.do(t, "GET /heroes").status == http.StatusOK })
+	m[0].mood.Store(hung)
+	for i := range 12 { // four times as many as are tried at one time
+		served := m[0].served.Load()
+		conn := dial(t, g.listen)
+		_, _ = io.WriteString(conn, []string{"GET", "PUT"}[i%2]+" /heroes HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n")
+		eventually(t, "the target has it", func() bool { return m[0].served.Load() == served+1 })
+		_ = conn.Close()
+		eventually(t, "it is 499", func() bool {
+			return g.metric(t, `gatehouse_requests_total{reason="client_gone",route="/heroes",status="499"}`) == float64(i+1)
+		})
+		if got := g.circuit(t, admin, "heroes"); got != "half-open" {
+			t.Fatalf("after %d clients that went the circuit is %s", i+1, got)
+		}
+	}
+	m[0].mood.Store(well)
+	for range 2 {
+		g.do(t, "GET /heroes").is(t, http.StatusOK)
+	}
+	if got := g.circuit(t, admin, "heroes"); got != "closed" {
+		t.Errorf("after three good requests the circuit is %s", got)
+	}
+	for line, n := range map[string]int{"opens": 1, "is half open": 1, "closes": 1} {
+		if got := strings.Count(g.output.String(), `"msg":"circuit `+line+`"`); got != n {
+			t.Errorf("the log says %d times that it %s", got, line)
 		}
 	}
 }

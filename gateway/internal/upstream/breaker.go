@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/failsafe-go/failsafe-go/circuitbreaker"
@@ -19,9 +20,22 @@ type Breaker struct {
 // many must succeed, and none fail, for it to close.
 const trials = 3
 
-func (p *Pool) newBreaker() circuitbreaker.CircuitBreaker[any] {
+// circuit counts for itself who is under way while it is half open: a permit of
+// the library's comes back only with a success or a failure, and a client that
+// goes away is neither.
+type circuit struct {
+	circuitbreaker.CircuitBreaker[any]
+	pool *Pool
+
+	mu      sync.Mutex
+	round   uint64    // begins with half-open; what was admitted before says nothing about now
+	began   time.Time // the round
+	awaited int       // requests that were admitted in it, and not judged
+}
+
+func (p *Pool) newCircuit() *circuit {
 	b := p.Breaker
-	return circuitbreaker.NewBuilder[any]().
+	return &circuit{pool: p, CircuitBreaker: circuitbreaker.NewBuilder[any]().
 		WithFailureRateThreshold(float64(b.FailurePercentage)/100, uint(b.RequestVolume), b.Interval).
 		WithDelay(b.OpenTime).
 		WithSuccessThreshold(trials).
@@ -30,7 +44,44 @@ func (p *Pool) newBreaker() circuitbreaker.CircuitBreaker[any] {
 		}).
 		OnHalfOpen(func(circuitbreaker.StateChangedEvent) { p.Log.Info("circuit is half open", "upstream", p.Name()) }).
 		OnClose(func(circuitbreaker.StateChangedEvent) { p.Log.Info("circuit closes", "upstream", p.Name()) }).
-		Build()
+		Build()}
+}
+
+// admit lets a request pass, which must then be judged once, with the round
+// that it was admitted in. The error is an *[Error].
+func (c *circuit) admit() (round uint64, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	state, left := c.State(), c.RemainingDelay()
+	if state == circuitbreaker.OpenState && left == 0 {
+		c.HalfOpen()
+		c.round, c.began, c.awaited = c.round+1, time.Now(), 0
+		state = circuitbreaker.HalfOpenState
+	}
+	// Clients that send their bodies byte by byte, or targets that hang, keep
+	// their places: so there are as many more after each open time.
+	if state == circuitbreaker.OpenState || state == circuitbreaker.HalfOpenState && c.awaited >= trials*(1+int(time.Since(c.began)/c.pool.Breaker.OpenTime)) {
+		return 0, &Error{Failure: CircuitOpen, Err: fmt.Errorf("the circuit of %s is %s", c.pool.Name(), state), RetryAfter: left}
+	}
+	c.awaited++
+	return c.round, nil
+}
+
+// judge takes down what became of a request that was admitted.
+func (c *circuit) judge(round uint64, o outcome) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if round != c.round {
+		return
+	}
+	c.awaited--
+	switch {
+	case o == clientEnded: // which says nothing about the upstream
+	case o >= gatewayError:
+		c.RecordFailure()
+	default:
+		c.RecordSuccess()
+	}
 }
 
 // Circuit returns the breaker's state: closed, open or half-open; "" without one.
@@ -43,21 +94,9 @@ func (p *Pool) Circuit() string {
 
 // judge tells the breaker, as soon as it is known, what became of the request.
 func (t *tries) judge(o outcome) {
-	b := t.pool.breaker
-	if b == nil || t.judged {
+	if t.pool.breaker == nil || t.judged {
 		return
 	}
 	t.judged = true
-	switch {
-	case o == clientEnded:
-		// It says nothing; but a permit of a half-open circuit must be given
-		// back, and without a good answer the circuit must not close.
-		if b.IsHalfOpen() {
-			b.RecordFailure()
-		}
-	case o >= gatewayError:
-		b.RecordFailure()
-	default:
-		b.RecordSuccess()
-	}
+	t.pool.breaker.judge(t.round, o)
 }

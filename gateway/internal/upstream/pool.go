@@ -10,8 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/failsafe-go/failsafe-go/circuitbreaker"
 )
 
 // Options are what a pool is made from. Nothing in them is changed afterwards.
@@ -49,7 +47,7 @@ type Pool struct {
 	inFlight atomic.Int64 // with MaxRequests
 	budget   *budget      // nil without Retries
 	retried  [retryOutcomeCount]atomic.Uint64
-	breaker  circuitbreaker.CircuitBreaker[any] // nil without Breaker
+	breaker  *circuit // nil without Breaker
 
 	mu      sync.Mutex
 	targets []*target // in the order of the source
@@ -74,7 +72,7 @@ func New(o Options) *Pool {
 		p.budget = &budget{percent: o.Retries.BudgetPercent, start: time.Now()}
 	}
 	if o.Breaker != nil {
-		p.breaker = p.newBreaker()
+		p.breaker = p.newCircuit()
 	}
 	p.view.Store(&view{})
 	if o.Targets != nil {

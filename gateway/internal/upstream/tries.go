@@ -20,6 +20,7 @@ type tries struct {
 	tried  []*target               // those before
 	cancel context.CancelCauseFunc // ends the present try; nil without retries
 	told   atomic.Bool             // the client has an informational response
+	round  uint64                  // of the breaker, that it was admitted in
 	judged bool                    // the breaker knows what became of the request
 }
 
@@ -30,11 +31,12 @@ func (p *Pool) begin(c *Call) (*tries, error) {
 		return nil, &Error{Failure: Overloaded, Err: fmt.Errorf("%s has %d requests in flight, as many as max_requests allows", p.Name(), p.MaxRequests)}
 	}
 	target := p.pick(c.HashKey)
+	var round uint64
 	var err error
 	if target == nil {
 		err = p.none()
-	} else if p.breaker != nil && !p.breaker.TryAcquirePermit() {
-		err = &Error{Failure: CircuitOpen, Err: fmt.Errorf("the circuit of %s is %s", p.Name(), p.Circuit()), RetryAfter: p.breaker.RemainingDelay()}
+	} else if p.breaker != nil {
+		round, err = p.breaker.admit()
 	}
 	if err != nil {
 		p.leave()
@@ -44,7 +46,7 @@ func (p *Pool) begin(c *Call) (*tries, error) {
 		p.budget.request(time.Now())
 	}
 	target.begin()
-	return &tries{pool: p, call: c, target: target, ended: clientEnded}, nil
+	return &tries{pool: p, call: c, target: target, ended: clientEnded, round: round}, nil
 }
 
 func (p *Pool) leave() {
