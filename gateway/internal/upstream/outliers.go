@@ -100,11 +100,14 @@ func (p *Pool) eject(t *target, why string) {
 	if len(p.targets) > 1 {
 		most = max(1, most) // or a small percentage would never eject one of a few
 	}
+	base := p.Outliers.BaseEjectionTime
 	if out > most {
-		p.Log.Warn("target is not ejected: too many are out", "upstream", p.Name(), "target", t.name, "why", why, "max_ejection_percent", p.Outliers.MaxEjectionPercent)
+		if now.Sub(t.spared) >= base { // or the log would grow with the requests
+			t.spared = now
+			p.Log.Warn("target is not ejected: too many are out", "upstream", p.Name(), "target", t.name, "why", why, "max_ejection_percent", p.Outliers.MaxEjectionPercent)
+		}
 		return
 	}
-	base := p.Outliers.BaseEjectionTime
 	if t.times > 0 { // each base_ejection_time of good conduct takes one back
 		t.times = max(0, t.times-int(now.Sub(t.readmitted)/base))
 	}

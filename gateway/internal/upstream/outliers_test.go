@@ -112,20 +112,25 @@ func TestHowManyMayBeEjected(t *testing.T) {
 	}
 }
 
-// While one is out others are kept in; they go once there is room, if they fail still.
+// While one is out others are kept in, of which the log tells now and then; they
+// go once there is room, if they fail still.
 func TestEjectionWaitsForRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPool(t, Options{Targets: targetsOf(1, 1), Outliers: &Outliers{
+		var log logged
+		p := newPool(t, Options{Targets: targetsOf(1, 1), Log: log.logger(), Outliers: &Outliers{
 			ConsecutiveGatewayFailure: 3, BaseEjectionTime: time.Minute, MaxEjectionTime: time.Minute, MaxEjectionPercent: 50,
 		}})
 		p.serves(p.target(t, "a"), 3, refusedUs)
-		p.serves(p.target(t, "b"), 4, refusedUs)
+		p.serves(p.target(t, "b"), 1000, refusedUs)
 		if got := p.states(); got != "a ejected, b unknown" {
 			t.Fatal(got)
 		}
+		if lines := log.lines(); len(lines) != 2 || !strings.Contains(lines[1], "not ejected: too many are out") {
+			t.Errorf("%d lines:\n%s", len(lines), strings.Join(lines, "\n"))
+		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		p.serves(p.target(t, "b"), 2, refusedUs)
+		p.serves(p.target(t, "b"), 2, refusedUs) // the thousand and second is one of three
 		if got := p.states(); got != "a unknown, b ejected" {
 			t.Fatal(got)
 		}

@@ -54,6 +54,7 @@ type target struct {
 	ejectedFor   time.Duration
 	times        int // how often it was ejected, less what good conduct took back
 	readmitted   time.Time
+	spared       time.Time // when the log last told that it is not ejected
 	ejections    uint64
 }
 
