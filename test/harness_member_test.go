@@ -15,8 +15,10 @@ import (
 type member struct {
 	address string
 	served  atomic.Int64 // requests, health checks aside
-	mood    atomic.Value // a string
-	got     atomic.Value // the last request's body, a string
+	checked atomic.Int64
+	mood    atomic.Value  // a string
+	got     atomic.Value  // the last request's body, a string
+	until   chan struct{} // it is slow
 	server  *http.Server
 }
 
@@ -29,6 +31,9 @@ const (
 	resetting = "resetting" // the connection, when it has read the request
 	stalled   = "stalled"   // the same, and it stays there
 	hung      = "hung"
+	slow      = "slow" // until a channel is closed; its health checks are not
+
+	alternating = "alternating" // every other answer is 503, to requests and to checks
 )
 
 // newMembers starts n members, and ends them with the test.
@@ -64,18 +69,28 @@ func (m *member) listen() error {
 // kill closes its port and all its connections.
 func (m *member) kill() { _ = m.server.Close() }
 
+// refuse closes its port, and its connections once they are idle.
+func (m *member) refuse(t *testing.T) {
+	t.Helper()
+	if err := m.server.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 // ServeHTTP implements http.Handler.
 func (m *member) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	mood := m.mood.Load()
 	if r.URL.Path == "/healthz" {
-		if mood == sick || mood == erring {
+		if n := m.checked.Add(1); mood == sick || mood == erring || mood == alternating && n%2 == 0 {
 			w.WriteHeader(http.StatusInternalServerError)
 		} else if mood == hung {
 			hold(r, nil)
 		}
 		return
 	}
-	m.served.Add(1)
+	if n := m.served.Add(1); mood == alternating && n%2 == 0 {
+		mood = overtaxed
+	}
 	switch mood {
 	case erring:
 		w.WriteHeader(http.StatusInternalServerError)
@@ -83,6 +98,9 @@ func (m *member) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	case hung:
 		hold(r, nil)
+	case slow:
+		hold(r, m.until)
+		_, _ = io.WriteString(w, m.address)
 	case breaking:
 		w.Header().Set("Content-Length", "100000")
 		_, _ = io.WriteString(w, "half")
