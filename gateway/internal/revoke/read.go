@@ -1,23 +1,30 @@
 package revoke
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
 )
 
 const (
-	// scanCount is how many keys one SCAN step looks at: enough that a million
-	// keys take few round trips, so few that Redis answers others in between.
-	scanCount = 5000
-	// readChunk is how many keys one pipeline asks for.
-	readChunk = 1000
+	// scanCount is how many keys one SCAN step looks at, which keeps Redis from
+	// others for a millisecond or two. What it has touched is mostly still in the
+	// processor's cache when the values are asked for; of larger pages it is not.
+	scanCount = 1000
+	// readers is how many pages are read at a time: one is parsed while Redis
+	// works on another.
+	readers = 2
+	// readRound is after how many pages single keys may be read in between.
+	readRound = 16
+	// readChunk is how many keys one pipeline asks for at most: a page, which may
+	// be a few more than scanCount, is one.
+	readChunk = 2 * scanCount
 	// readTimeout bounds one pipeline, and one step of a SCAN.
 	readTimeout = 5 * time.Second
 )
@@ -46,8 +53,9 @@ func (e errFull) Error() string {
 	return fmt.Sprintf("Redis holds more than %d revocations, which is as many as the copy may take; give keys an expiry (EX), or use lookup mode", e.limit)
 }
 
-// scan reads every revocation there is. After each page it calls between,
-// which may read single keys: nothing older can come later and win.
+// scan reads every revocation there is. After each round of pages, and when no
+// answer is under way, it calls between, which may read single keys: nothing
+// older can come later and win.
 func (r *reader) scan(ctx context.Context, between func() error) error {
 	return r.pages(ctx, r.read, between)
 }
@@ -61,11 +69,11 @@ func (r *reader) expiries(ctx context.Context, between func() error) error {
 	return err
 }
 
-// pages calls read with the names of all revocations, some at a time, and
-// between after each.
+// pages calls read with the names of all revocations, some at a time and
+// several at once, and between after each round, when none of them runs.
 func (r *reader) pages(ctx context.Context, read func(context.Context, []string) error, between func() error) error {
 	ctx, cancel := context.WithCancel(ctx)
-	pages := make(chan []string, 4) // the next ones are on their way while this one is read
+	pages := make(chan []string, 4) // the next ones are on their way while these are read
 	var failed error
 	go func() {
 		defer close(pages)
@@ -76,8 +84,17 @@ func (r *reader) pages(ctx context.Context, read func(context.Context, []string)
 		for range pages { //nolint:revive // until names has ended
 		}
 	}()
-	for page := range pages {
-		if err := read(ctx, page); err != nil {
+	for more := true; more; {
+		round, ctx := errgroup.WithContext(ctx)
+		round.SetLimit(readers)
+		for range readRound {
+			var page []string
+			if page, more = <-pages; !more {
+				break
+			}
+			round.Go(func() error { return read(ctx, page) })
+		}
+		if err := round.Wait(); err != nil {
 			return err
 		}
 		if err := between(); err != nil {
@@ -119,25 +136,12 @@ func within(ctx context.Context, d time.Duration, f func(context.Context) error)
 // read brings the ledger to what Redis says of the keys now. A key that is not
 // there changes nothing: only a write of [NotRevoked] lifts.
 func (r *reader) read(ctx context.Context, keys []string) error {
-	// Two pipelines at a time: one is written and parsed while Redis works on
-	// the other. All have ended before read does.
-	var wg sync.WaitGroup
-	var errs [2]error
-	half := (len(keys) + 1) / 2
-	if half < readChunk/2 {
-		half = len(keys)
+	for part := range slices.Chunk(keys, readChunk) {
+		if err := r.chunk(ctx, part); err != nil {
+			return err
+		}
 	}
-	for i, part := range [2][]string{keys[:half], keys[half:]} {
-		wg.Go(func() {
-			for len(part) > 0 && errs[i] == nil {
-				n := min(readChunk, len(part))
-				errs[i] = r.chunk(ctx, part[:n])
-				part = part[n:]
-			}
-		})
-	}
-	wg.Wait()
-	return cmp.Or(errs[0], errs[1])
+	return nil
 }
 
 func (r *reader) chunk(ctx context.Context, keys []string) error {

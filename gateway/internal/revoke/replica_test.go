@@ -411,7 +411,7 @@ func TestNoGap(t *testing.T) {
 		s := serve(t)
 		const names = 3000
 		fill := s.Pipeline()
-		for n := range 4 * names {
+		for n := range 8 * names {
 			fill.Set(t.Context(), Key(JTI, "main", fmt.Sprint("n", n)), "1", time.Hour)
 		}
 		if _, err := fill.Exec(t.Context()); err != nil {
@@ -451,7 +451,7 @@ func TestNoGap(t *testing.T) {
 		for _, f := range []following{f, late} {
 			f.inStep()
 			f.fence(s.Client)
-			for n := range 4 * names {
+			for n := range 8 * names {
 				name := fmt.Sprint("n", n)
 				value, err := s.Get(t.Context(), Key(JTI, "main", name)).Result()
 				if err != nil {
