@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -329,6 +330,48 @@ func TestEvictionWarning(t *testing.T) {
 		if h := loaded(t, Options{Client: c}).Health(); strings.Contains(h.Warning, policy) != want {
 			t.Errorf("%s without CONFIG: %q", policy, h.Warning)
 		}
+	}
+}
+
+// TestSingleKeysAreReadAlone: what is read of a key that changed must come after
+// every answer about it that is under way, or an old one would win.
+func TestSingleKeysAreReadAlone(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	s := serve(t)
+	fill := s.Pipeline()
+	for n := range 3 * readRound * scanCount / 2 {
+		fill.Set(ctx, Key(JTI, "main", fmt.Sprint(n)), 1, time.Hour)
+	}
+	if _, err := fill.Exec(ctx); err != nil {
+		t.Fatal(err)
+	}
+	r := reader{ledger: newLedger(), limit: DefaultMaxEntries, node: connect(t, s.addr)}
+	var reading, most atomic.Int32
+	rounds := 0
+	err := r.pages(ctx, func(ctx context.Context, _ []string) error {
+		n := reading.Add(1)
+		defer reading.Add(-1)
+		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+		}
+		for range 10 { // whoever does not wait comes meanwhile
+			if err := s.Ping(ctx).Err(); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, func() error {
+		rounds++
+		if n := reading.Load(); n != 0 {
+			t.Errorf("round %d: %d pages are still being read", rounds, n)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if most.Load() != readers || rounds != 2 {
+		t.Errorf("%d pages at a time, %d rounds", most.Load(), rounds)
 	}
 }
 
