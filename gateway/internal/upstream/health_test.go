@@ -137,7 +137,7 @@ func TestChecks(t *testing.T) {
 		}
 		health := &Health{Path: "/healthz?deep=1", Host: c.host, Timeout: 10 * time.Second, Expect: []StatusRange{{200, 299}, {401, 401}}}
 		told := Target{URL: u, Dial: c.dial, Weight: 1}
-		target := newTarget(told, told.key(), tls, time.Second)
+		target := newTarget(told, told.key(), &Options{TLS: tls, ConnectTimeout: time.Second})
 		for code, want := range map[int32]string{200: "", 299: "", 300: "status 300", 401: "", 404: "status 404", 500: "status 500"} {
 			status.Store(code)
 			got := ""
@@ -172,12 +172,14 @@ func TestCheckAnsweredByAnUpgrade(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := newPool(t, Options{Targets: []Target{{URL: u, Weight: 1}}, Health: &Health{Path: "/", Interval: time.Hour, Timeout: 10 * time.Second, Healthy: 1, Unhealthy: 1}})
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	p.Start(ctx)
-	if got := p.Status()[0]; got.State != "unhealthy" || got.Why != "status 101" {
-		t.Errorf("%s: %s", got.State, got.Why)
+	for netHTTP, want := range map[bool]string{false: "status 101, which nobody asked for", true: "status 101"} {
+		p := newPool(t, Options{Targets: []Target{{URL: u, Weight: 1}}, Health: &Health{Path: "/", Interval: time.Hour, Timeout: 10 * time.Second, Healthy: 1, Unhealthy: 1}, NetHTTP: netHTTP})
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		p.Start(ctx)
+		if got := p.Status()[0]; got.State != "unhealthy" || got.Why != want {
+			t.Errorf("%s: %s, want %s", got.State, got.Why, want)
+		}
 	}
 }
 

@@ -24,6 +24,7 @@ type Options struct {
 	Outliers  *Outliers     // nil: no target is ejected
 	TryAll    bool          // where no target is healthy all are taken; else requests fail
 
+	NetHTTP        bool          // every request goes by net/http's Transport, those without a body, too
 	ConnectTimeout time.Duration // to a connection, and once more to the end of its TLS handshake; 0: 5 s
 	MaxRequests    int           // in flight; one more fails; 0: any number
 	Retries        *Retries      // nil: a request is sent once
@@ -158,7 +159,7 @@ func (p *Pool) set(list []Target) {
 		t := old[key]
 		delete(old, key)
 		if t == nil {
-			t = newTarget(told, key, p.TLS, p.ConnectTimeout)
+			t = newTarget(told, key, &p.Options)
 			if names[t.name] { // such as two schemes of one port
 				t.name = key
 			}

@@ -29,10 +29,10 @@ const (
 // target is one server, how it is spoken to, and how it fares.
 type target struct {
 	Target
-	key       string          // tells it from others; the same in every gateway
-	name      string          // host:port or unix:/path, and what else tells it from its neighbours
-	url       *url.URL        // of http or https
-	transport *http.Transport // its own: what two targets of one name connect to may differ
+	key       string    // tells it from others; the same in every gateway
+	name      string    // host:port or unix:/path, and what else tells it from its neighbours
+	url       *url.URL  // of http or https
+	transport transport // its own: what two targets of one name connect to may differ
 
 	inFlight atomic.Int64
 	outcomes [outcomeCount]atomic.Uint64
@@ -58,6 +58,12 @@ type target struct {
 	ejections    uint64
 }
 
+// transport sends requests over connections that it keeps.
+type transport interface {
+	http.RoundTripper
+	CloseIdleConnections()
+}
+
 func (t Target) key() string {
 	if t.Dial == "" {
 		return t.URL.String()
@@ -65,20 +71,25 @@ func (t Target) key() string {
 	return t.URL.String() + " at " + t.Dial
 }
 
-func newTarget(told Target, key string, tls *tls.Config, connectTimeout time.Duration) *target {
+func newTarget(told Target, key string, o *Options) *target {
 	t := &target{Target: told, key: key, url: told.URL, checked: make(chan struct{}), since: time.Now()}
 	t.name = address(told) + strings.TrimSuffix(told.URL.EscapedPath(), "/")
 	if told.URL.Scheme == "h2c" {
 		clear := *told.URL
 		clear.Scheme = "http"
 		t.url = &clear
-		t.transport = newTransport(told.Dial, nil, connectTimeout)
-		t.transport.Protocols.SetUnencryptedHTTP2(true)
+		long := newTransport(told.Dial, nil, o.ConnectTimeout)
+		long.Protocols.SetUnencryptedHTTP2(true)
+		t.transport = long
 		return t
 	}
-	t.transport = newTransport(told.Dial, tls.Clone(), connectTimeout) // which net/http changes
-	t.transport.Protocols.SetHTTP1(true)
-	t.transport.Protocols.SetHTTP2(true)
+	long := newTransport(told.Dial, o.TLS.Clone(), o.ConnectTimeout) // which net/http changes
+	long.Protocols.SetHTTP1(true)
+	long.Protocols.SetHTTP2(true)
+	t.transport = long
+	if told.URL.Scheme == "http" && !o.NetHTTP {
+		t.transport = newDirect(told.URL, long)
+	}
 	return t
 }
 

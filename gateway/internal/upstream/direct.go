@@ -1,0 +1,192 @@
+package upstream
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+// direct is the short way to a target that speaks HTTP/1.1 without TLS, for
+// requests without a body: who sends one writes it and reads the answer in his
+// own goroutine. An http.Transport has two goroutines for each connection, and
+// waking them costs more than all else that it does. In all other things it is
+// the measure: a caller, and the target, cannot tell which way a request went.
+type direct struct {
+	long        *http.Transport // of all other requests
+	address     string
+	idleTimeout time.Duration
+
+	mu      sync.Mutex
+	idle    []*directConn // the one that became idle last is taken first
+	janitor *time.Timer   // closes those that were idle too long; nil while it has nothing to do
+	closed  bool
+}
+
+// newDirect puts the short way to u, whose scheme is http, beside the long one.
+func newDirect(u *url.URL, long *http.Transport) transport {
+	address, err := httpguts.PunycodeHostPort(net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "80")))
+	if err != nil || !canProbe {
+		return long
+	}
+	return &direct{long: long, address: address, idleTimeout: long.IdleConnTimeout}
+}
+
+var heads = sync.Pool{New: func() any { return new([]byte) }}
+
+// RoundTrip implements http.RoundTripper.
+func (d *direct) RoundTrip(r *http.Request) (*http.Response, error) {
+	buf := heads.Get().(*[]byte)
+	defer heads.Put(buf)
+	head, ok := appendHead((*buf)[:0], r)
+	*buf = head
+	if !ok {
+		return d.long.RoundTrip(r)
+	}
+	return d.send(r, head)
+}
+
+// send sends a request whose bytes are head.
+func (d *direct) send(r *http.Request, head []byte) (*http.Response, error) {
+	ctx := r.Context()
+	trace := httptrace.ContextClientTrace(ctx)
+	for {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		c, err := d.get(ctx)
+		if err != nil {
+			if ctx.Err() != nil {
+				err = context.Cause(ctx)
+			}
+			return nil, err
+		}
+		if trace != nil && trace.GotConn != nil {
+			trace.GotConn(httptrace.GotConnInfo{Conn: c.Conn, Reused: c.reused, WasIdle: c.reused})
+		}
+		stop := context.AfterFunc(ctx, c.cut)
+		res, err := c.exchange(r, head, trace)
+		if err == nil {
+			if res.Body == http.NoBody {
+				d.put(c, stop() && !res.Close)
+			} else {
+				res.Body = &directBody{body: res.Body, ctx: ctx, direct: d, conn: c, last: res.Close, stop: stop}
+			}
+			return res, nil
+		}
+		stop()
+		_ = c.Close()
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		// A target closes an idle connection when it likes, so perhaps while a
+		// request is on its way there, which it will not look at any more (RFC
+		// 9112 §9.3.1). This ends: each turn uses up a connection that was idle.
+		var stale *staleError
+		if !errors.As(err, &stale) || !c.reused || stale.written && !replayable(r) {
+			return nil, err
+		}
+	}
+}
+
+// replayable says whether a request without a body may be sent again though it
+// may have arrived, as net/http sees it (RFC 9110 §9.2.2).
+func replayable(r *http.Request) bool {
+	switch r.Method {
+	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return true
+	}
+	return r.Header["Idempotency-Key"] != nil || r.Header["X-Idempotency-Key"] != nil
+}
+
+// get takes a connection that is idle, or makes one.
+func (d *direct) get(ctx context.Context) (*directConn, error) {
+	for c := d.pop(); c != nil; c = d.pop() {
+		if c.silent() {
+			return c, nil
+		}
+		_ = c.Close()
+	}
+	conn, err := d.long.DialContext(ctx, "tcp", d.address)
+	if err != nil {
+		return nil, err
+	}
+	return newDirectConn(conn), nil
+}
+
+func (d *direct) pop() *directConn {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	last := len(d.idle) - 1
+	if last < 0 {
+		return nil
+	}
+	c := d.idle[last]
+	d.idle[last], d.idle = nil, d.idle[:last]
+	return c
+}
+
+// put gives a connection back whose answer was read whole, to serve again if
+// it may.
+func (d *direct) put(c *directConn, may bool) {
+	// What was sent beyond the answer would be the next caller's.
+	if !may || c.in.Buffered() > 0 || !d.keep(c) {
+		_ = c.Close()
+	}
+}
+
+func (d *direct) keep(c *directConn) bool {
+	c.reused, c.since = true, time.Now()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed || len(d.idle) == idleConnsPerHost {
+		return false
+	}
+	d.idle = append(d.idle, c)
+	if d.janitor == nil {
+		d.janitor = time.AfterFunc(d.idleTimeout, d.tidy)
+	}
+	return true
+}
+
+// tidy closes the connections that were idle too long.
+func (d *direct) tidy() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.janitor = nil
+	old := time.Now().Add(-d.idleTimeout)
+	d.idle = slices.DeleteFunc(d.idle, func(c *directConn) bool {
+		if c.since.After(old) {
+			return false
+		}
+		_ = c.Close()
+		return true
+	})
+	if len(d.idle) > 0 && !d.closed {
+		d.janitor = time.AfterFunc(d.idle[0].since.Sub(old), d.tidy)
+	}
+}
+
+// CloseIdleConnections closes the idle connections, and from now on each other
+// when it has served: there will be no further use for it.
+func (d *direct) CloseIdleConnections() {
+	d.long.CloseIdleConnections()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.closed = true
+	for _, c := range d.idle {
+		_ = c.Close()
+	}
+	d.idle = nil
+	if d.janitor != nil {
+		d.janitor.Stop()
+	}
+}

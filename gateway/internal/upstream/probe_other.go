@@ -1,0 +1,7 @@
+//go:build !unix
+
+package upstream
+
+const canProbe = false
+
+func nothingToRead(uintptr, []byte) bool { return false }
