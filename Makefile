@@ -23,6 +23,11 @@ test: redis peers $(PROVIDER)/node_modules/.package-lock.json
 	go test -race -count=1 -timeout 20m ./...
 	go test -C test/examples -count=1 ./...
 
+# make test-net-http   what make test runs over the short way to targets, over net/http's
+.PHONY: test-net-http
+test-net-http: redis peers $(PROVIDER)/node_modules/.package-lock.json
+	GATEHOUSE_TEST_TRANSPORT=net_http go test -race -count=1 -timeout 20m ./gateway/internal/upstream ./test
+
 test-large:
 	GATEHOUSE_TEST_LARGE=1 go test -v -count=1 -timeout 1h -run TestLargeBodies ./test
 

@@ -563,10 +563,11 @@ func (b *builder) upstream(s *snapshot, c *config.Upstream) *upstream.Pool {
 	}
 	options := upstreamOptions{*c, string(authorities)}
 	options.Timeout, options.IdleTimeout = 0, 0 // which are its routes' matter
+	options.Transport = cmp.Or(c.Transport, b.cfg.Defaults.Transport)
 	s.upstreams[c.Name], _ = carry(b.old.upstreams[c.Name], options, func() (*upstream.Pool, error) {
 		o := upstream.Options{
 			Name: c.Name, TLS: tlsConfig, Balance: upstream.Balance(c.Balance), SlowStart: c.SlowStart,
-			TryAll: c.NoHealthyTarget == "try_all", Log: b.log, ConnectTimeout: c.ConnectTimeout, MaxRequests: c.MaxRequests,
+			TryAll: c.NoHealthyTarget == "try_all", Log: b.log, NetHTTP: options.Transport == "net_http", ConnectTimeout: c.ConnectTimeout, MaxRequests: c.MaxRequests,
 		}
 		if source := b.source(s, c); source != nil {
 			o.Source = source

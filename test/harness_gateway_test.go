@@ -76,11 +76,18 @@ func (g *gateway) write(t *testing.T, yaml string) {
 	write(t, g.config, g.text(yaml))
 }
 
-// text is yaml with the addresses put in.
+// text is yaml with the addresses put in, and the transport that the whole
+// suite is to run over.
 func (g *gateway) text(yaml string) string {
 	addresses := fmt.Sprintf("listen: %s\n  status: %s", g.listen, g.status)
 	if !strings.Contains(yaml, "server:\n") {
 		yaml = "server:\n  ADDRESSES\n" + strings.TrimLeft(yaml, "\n")
+	}
+	if transport := os.Getenv("GATEHOUSE_TEST_TRANSPORT"); transport != "" {
+		if !strings.Contains(yaml, "\ndefaults:\n") {
+			yaml += "\ndefaults:\n"
+		}
+		yaml = strings.Replace(yaml, "\ndefaults:\n", "\ndefaults:\n  transport: "+transport+"\n", 1)
 	}
 	return fill(yaml, "ADDRESSES", addresses)
 }

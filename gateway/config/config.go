@@ -258,6 +258,7 @@ type Defaults struct {
 	Limits      []string
 	Timeout     time.Duration
 	IdleTimeout time.Duration
+	Transport   string // "direct" or "net_http"
 	// CloseOnExpiry ends what outlives its token; default true.
 	CloseOnExpiry   bool
 	Mode            string // "enforce" or "report"

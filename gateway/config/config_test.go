@@ -151,7 +151,7 @@ func TestDefaults(t *testing.T) {
 		Headers:   Headers{Prefix: "x-jwt-", MaxBytes: 8192},
 		Limits:    map[string]*Limit{},
 		Upstreams: map[string]*Upstream{},
-		Defaults:  Defaults{Timeout: 10 * time.Second, IdleTimeout: time.Minute, CloseOnExpiry: true, Mode: "enforce"},
+		Defaults:  Defaults{Timeout: 10 * time.Second, IdleTimeout: time.Minute, Transport: "direct", CloseOnExpiry: true, Mode: "enforce"},
 		Routes: []*Route{{
 			Name:      "GET /heroes/{id}",
 			Match:     Match{Methods: []string{"GET"}, Path: "/heroes/{id}"},
@@ -292,6 +292,7 @@ func TestWhole(t *testing.T) {
 		ConnectTimeout:   time.Second,
 		Timeout:          20 * time.Second,
 		IdleTimeout:      10 * time.Minute,
+		Transport:        "direct",
 		MaxRequests:      1000,
 		Retries:          &Retries{2, []string{"connect_failure", "503"}, 3 * time.Second, 10},
 		CircuitBreaker:   &CircuitBreaker{80, 100, 30 * time.Second, 5 * time.Second},
@@ -312,7 +313,7 @@ func TestWhole(t *testing.T) {
 	robots.Eureka = &Eureka{[]*url.URL{mustURL(t, "http://eureka-1.internal:8761/eureka")}, "robots", "http", false, 30 * time.Second}
 	equal(t, "upstreams", cfg.Upstreams, map[string]*Upstream{"heroes": heroes, "villains": villains, "sidekicks": sidekicks, "gadgets": gadgets, "extras": extras, "robots": robots})
 	deny := HeaderEdits{Set: map[string]string{"X-Frame-Options": "DENY"}}
-	equal(t, "defaults", cfg.Defaults, Defaults{Issuers: []string{"main"}, Limits: []string{"per_ip"}, Timeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxBody: 1 << 30, ResponseHeaders: deny, Mode: "report"})
+	equal(t, "defaults", cfg.Defaults, Defaults{Issuers: []string{"main"}, Limits: []string{"per_ip"}, Timeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, Transport: "net_http", MaxBody: 1 << 30, ResponseHeaders: deny, Mode: "report"})
 
 	jwks := JWKS{Refresh: 10 * time.Minute, MinRefreshInterval: 30 * time.Second, MaxStale: 24 * time.Hour}
 	privileges := []ClaimSource{{Claim: "privileges"}}
@@ -598,7 +599,7 @@ func TestPositions(t *testing.T) {
 			t.Errorf("%s is at %v: %q, want %q", path, p, got, want)
 		}
 	}
-	equal(t, "the fault", cfg.Faultf("routes[3].upstream[1].to", "is %s", "down").Error(), "testdata/ok/whole.yaml:349:13: is down")
+	equal(t, "the fault", cfg.Faultf("routes[3].upstream[1].to", "is %s", "down").Error(), "testdata/ok/whole.yaml:351:13: is down")
 	equal(t, "the position in no file", new(Config).At("routes[0]"), Pos{})
 }
 

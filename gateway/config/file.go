@@ -194,6 +194,7 @@ type fileUpstream struct {
 	ConnectTimeout   time.Duration        `yaml:"connect_timeout" doc:"how long a connection to a target may take, and its TLS handshake once more; default 5s"`
 	Timeout          time.Duration        `yaml:"timeout" doc:"how long it may take until the headers of its answer, on routes that do not say"`
 	IdleTimeout      time.Duration        `yaml:"idle_timeout" doc:"how long bodies may be silent between two bytes, on routes that do not say"`
+	Transport        string               `yaml:"transport" enum:"direct,net_http" doc:"how requests without a body reach http:// targets: direct is Gatehouse's own way, net_http Go's, which all others go; default: that of defaults"`
 	MaxRequests      int                  `yaml:"max_requests" doc:"how many requests may be in flight; one more is refused with 503; default any number"`
 	Retries          fileRetries          `yaml:"retries" doc:"which requests that failed are sent again, to another target; default: none"`
 	CircuitBreaker   fileCircuitBreaker   `yaml:"circuit_breaker" doc:"when it is left alone for a while, since too many requests fail; default: never"`
@@ -210,6 +211,7 @@ type fileDefaults struct {
 	Timeout     time.Duration `yaml:"timeout" doc:"how long the backend may take until the headers of its answer; default 10s"`
 	IdleTimeout time.Duration `yaml:"idle_timeout" doc:"how long bodies may be silent between two bytes; default 60s"`
 
+	Transport     string `yaml:"transport" enum:"direct,net_http" doc:"how requests without a body reach http:// targets, of upstreams that do not say; default direct"`
 	CloseOnExpiry bool   `yaml:"close_on_expiry" doc:"whether what lasts ends with its token; default true"`
 	Mode          string `yaml:"mode" enum:"enforce,report" doc:"report lets pass what would be refused, and tells of it; default enforce"`
 

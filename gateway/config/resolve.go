@@ -45,6 +45,7 @@ func (r *reader) config(f *fileConfig) *Config {
 		Timeout:     or(f.Defaults.Timeout, 10*time.Second),
 		IdleTimeout: or(f.Defaults.IdleTimeout, time.Minute),
 
+		Transport:     or(f.Defaults.Transport, "direct"),
 		CloseOnExpiry: f.Defaults.CloseOnExpiry || !r.has("defaults.close_on_expiry"),
 		Mode:          or(f.Defaults.Mode, "enforce"),
 	}

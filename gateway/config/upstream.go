@@ -27,6 +27,7 @@ type Upstream struct {
 	ConnectTimeout   time.Duration
 	Timeout          time.Duration   // of routes that do not say; 0: that of Defaults
 	IdleTimeout      time.Duration   // the same
+	Transport        string          // "direct" or "net_http"; "": that of Defaults
 	MaxRequests      int             // in flight; 0: any number
 	Retries          *Retries        // nil: none
 	CircuitBreaker   *CircuitBreaker // nil: none
@@ -280,7 +281,7 @@ func (r *reader) namedUpstream(name string, f *fileUpstream) *Upstream {
 		r.fault(at, "%s means nothing without health or outlier_detection: every target is taken to be healthy", at)
 	}
 	u.ConnectTimeout = or(f.ConnectTimeout, u.ConnectTimeout)
-	u.Timeout, u.IdleTimeout, u.MaxRequests = f.Timeout, f.IdleTimeout, f.MaxRequests
+	u.Timeout, u.IdleTimeout, u.Transport, u.MaxRequests = f.Timeout, f.IdleTimeout, f.Transport, f.MaxRequests
 	u.Retries = r.retries(path+".retries", &f.Retries)
 	u.CircuitBreaker = r.circuitBreaker(path+".circuit_breaker", &f.CircuitBreaker)
 	return u

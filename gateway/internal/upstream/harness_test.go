@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -25,7 +26,7 @@ func named(name string, weight int) Target {
 
 func newPool(t testing.TB, o Options) *Pool {
 	t.Helper()
-	o.Name = "heroes"
+	o.Name, o.NetHTTP = "heroes", o.NetHTTP || os.Getenv("GATEHOUSE_TEST_TRANSPORT") == "net_http"
 	p := New(o)
 	t.Cleanup(p.Close)
 	return p
