@@ -21,12 +21,16 @@ BUILD    = CGO_ENABLED=0 go build -trimpath -ldflags="-s -w"
 # -count=1: go test keeps results, and cannot see that test/ builds the program.
 test: redis peers $(PROVIDER)/node_modules/.package-lock.json
 	go test -race -count=1 -timeout 20m ./...
+	$(OVER_NET_HTTP) -run '^Test($(OVER_BOTH))' ./gateway/internal/upstream ./test
 	go test -C test/examples -count=1 ./...
 
-# make test-net-http   what make test runs over the short way to targets, over net/http's
+# make test-net-http   over net/http's way to targets, what make test runs over the short one, and of which it runs a part over both
+OVER_BOTH     = Backend|Connections|Download|Early|HeadAndRanges|Trailers|BothSides|BodiesKeep|IdleBody|CallerWhoLeaves|Retries|NothingIsLost|UnixSockets
+OVER_NET_HTTP = GATEHOUSE_TEST_TRANSPORT=net_http go test -race -count=1 -timeout 20m
+
 .PHONY: test-net-http
 test-net-http: redis peers $(PROVIDER)/node_modules/.package-lock.json
-	GATEHOUSE_TEST_TRANSPORT=net_http go test -race -count=1 -timeout 20m ./gateway/internal/upstream ./test
+	$(OVER_NET_HTTP) ./gateway/internal/upstream ./test
 
 test-large:
 	GATEHOUSE_TEST_LARGE=1 go test -v -count=1 -timeout 1h -run TestLargeBodies ./test

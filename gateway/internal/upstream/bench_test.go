@@ -40,6 +40,7 @@ func BenchmarkForward(b *testing.B) {
 		o    Options
 	}{
 		{"off", Options{}},
+		{"net_http", Options{NetHTTP: true}},
 		{"health and ejection", Options{Health: health, Outliers: outliers}},
 		{"cap", Options{MaxRequests: 100}},
 		{"breaker", Options{Breaker: breaker}},
@@ -73,6 +74,46 @@ func BenchmarkForward(b *testing.B) {
 				_, _ = io.Copy(io.Discard, res.Body)
 			}
 			b.ReportMetric(float64((cpu(b)-spent).Microseconds())/float64(b.N), "cpu-µs/op")
+		})
+	}
+}
+
+// BenchmarkRoundTrip is a request over each of the two ways to a target that
+// does as little as one can.
+func BenchmarkRoundTrip(b *testing.B) {
+	answer := []byte("HTTP/1.1 200 OK\r\nDate: Sun, 22 Nov 2026 08:13:14 GMT\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 200\r\n\r\n" + strings.Repeat("x", 200))
+	target := handmade(b, func(conn *net.TCPConn, in *bufio.Reader, _ int) {
+		for {
+			line, err := in.ReadSlice('\n')
+			if err != nil {
+				return
+			}
+			if len(line) == 2 {
+				_, _ = conn.Write(answer)
+			}
+		}
+	})
+	for _, netHTTP := range []bool{true, false} {
+		b.Run(map[bool]string{true: "net_http", false: "direct"}[netHTTP], func(b *testing.B) {
+			w := target.way(b, netHTTP)
+			r := target.ask(b.Context(), b, "GET", "/heroes/17?x=1")
+			for i, name := range []string{"Accept", "Authorization", "User-Agent", "X-Request-Id", "Traceparent", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Jwt-Sub", "X-Jwt-Iss", "X-Jwt-Privileges"} {
+				r.Header.Set(name, strings.Repeat("v", 10+3*i))
+			}
+			buf := make([]byte, copyBufferBytes)
+			b.ReportAllocs()
+			spent := cpu(b)
+			for b.Loop() {
+				res, err := w.RoundTrip(r)
+				if err != nil {
+					b.Fatal(err)
+				}
+				for err == nil {
+					_, err = res.Body.Read(buf)
+				}
+				_ = res.Body.Close()
+			}
+			b.ReportMetric(float64((cpu(b)-spent).Nanoseconds())/float64(b.N)/1000, "cpu-µs/op")
 		})
 	}
 }

@@ -157,36 +157,37 @@ func (d *direct) keep(c *directConn) bool {
 	return true
 }
 
-// tidy closes the connections that were idle too long.
+// tidy closes the connections that were idle too long. They stand in front.
 func (d *direct) tidy() {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.janitor = nil
-	old := time.Now().Add(-d.idleTimeout)
-	d.idle = slices.DeleteFunc(d.idle, func(c *directConn) bool {
-		if c.since.After(old) {
-			return false
-		}
-		_ = c.Close()
-		return true
-	})
-	if len(d.idle) > 0 && !d.closed {
+	old, n := time.Now().Add(-d.idleTimeout), 0
+	for n < len(d.idle) && !d.idle[n].since.After(old) {
+		n++
+	}
+	gone := slices.Clone(d.idle[:n])
+	d.idle = slices.Delete(d.idle, 0, n)
+	if len(d.idle) > 0 {
 		d.janitor = time.AfterFunc(d.idle[0].since.Sub(old), d.tidy)
+	}
+	d.mu.Unlock()
+	for _, c := range gone {
+		_ = c.Close()
 	}
 }
 
 // CloseIdleConnections closes the idle connections, and from now on each other
-// when it has served: there will be no further use for it.
+// when it has served: it is called when the target is of no further use.
 func (d *direct) CloseIdleConnections() {
 	d.long.CloseIdleConnections()
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.closed = true
-	for _, c := range d.idle {
-		_ = c.Close()
-	}
-	d.idle = nil
+	gone := d.idle
+	d.idle, d.closed = nil, true
 	if d.janitor != nil {
 		d.janitor.Stop()
+	}
+	d.mu.Unlock()
+	for _, c := range gone {
+		_ = c.Close()
 	}
 }

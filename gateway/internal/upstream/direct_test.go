@@ -643,12 +643,22 @@ func TestDirectIdle(t *testing.T) {
 	w.tidy()
 	eventually(t, "the old ones are closed", func() bool { return b.open.Load() == idleConnsPerHost-500 })
 
-	met.Add(1)
 	w.mu.Lock()
 	w.idleTimeout = 10 * time.Millisecond
+	for _, c := range w.idle {
+		c.since = time.Now().Add(time.Minute)
+	}
+	w.idle[0].since = time.Now()
 	w.mu.Unlock()
 	w.tidy()
-	eventually(t, "all are closed by the janitor, which rests", func() bool {
+	eventually(t, "the janitor closes one", func() bool { return b.open.Load() == idleConnsPerHost-501 })
+	w.mu.Lock()
+	for _, c := range w.idle {
+		c.since = time.Now()
+	}
+	w.mu.Unlock()
+	w.tidy()
+	eventually(t, "the janitor closes all, and rests", func() bool {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		return b.open.Load() == 0 && len(w.idle) == 0 && w.janitor == nil
@@ -754,6 +764,7 @@ func FuzzHead(f *testing.F) {
 	f.Add("GET", "example.com", "/a/b", "c=d", "X-A", "b", "c", "agent")
 	f.Add("POST", "", "/%2f", "", "User-Agent", "a", "b", "")
 	f.Add("PUT", "[::1]:80", "//a", "?", "Content-Length", "5", " ", " ")
+	f.Add("OPTIONS", "a", "*", "", "A", " b ", "\t", " c")
 	f.Add("get", "bücher", "a", "%", "host", "evil\r\n", "\x7f", "\t")
 	f.Add("DELETE", "a%b", "/\x00", "\x00", "Transfer-Encoding", "chunked", "ü", "a\nb")
 	f.Fuzz(func(t *testing.T, method, host, path, query, name, one, two, agent string) {
