@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -404,5 +405,62 @@ routes:
 		if len(used) != 3 {
 			t.Errorf("%s without a value: %d targets in three requests", path, len(used))
 		}
+	}
+}
+
+// The transport that an upstream asks for is seen by the order of what its
+// targets receive: net/http sorts headers, the short way does not. Both send the
+// same.
+func TestTransports(t *testing.T) {
+	direct, netHTTP := newBackend(t), newBackend(t)
+	g := start(t, fill(`
+upstreams:
+  heroes:
+    targets: [DIRECT]
+    transport: direct
+  villains:
+    targets: [NET_HTTP]
+    transport: net_http
+routes:
+  - match: /heroes
+    public: true
+    upstream: heroes
+  - match: /villains
+    public: true
+    upstream: villains
+`, "DIRECT", direct.URL, "NET_HTTP", netHTTP.URL))
+	headers := []string{"Accept: a", "B: b", "B: c", "D: d", "E: e", "F: f", "User-Agent: g", "Traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+	for range 20 {
+		g.do(t, "GET /heroes", headers...).is(t, 200)
+		g.do(t, "GET /villains", headers...).is(t, 200)
+	}
+	names := func(r request) []string {
+		var names []string
+		for _, line := range strings.Split(strings.TrimSpace(r.raw), "\r\n")[1:] {
+			name, _, _ := strings.Cut(line, ":")
+			names = append(names, name)
+		}
+		return names
+	}
+	const fixed = 2 // Host and User-Agent come first in net/http's
+	want, sorted := names(netHTTP.last(t)), 0
+	slices.Sort(want[fixed:])
+	for _, r := range netHTTP.all() {
+		if !slices.Equal(names(r), want) {
+			t.Errorf("by net/http %q, want %q", names(r), want)
+		}
+	}
+	slices.Sort(want)
+	for _, r := range direct.all() {
+		got := names(r)
+		if slices.IsSorted(got[1:]) {
+			sorted++
+		}
+		if slices.Sort(got); !slices.Equal(got, want) {
+			t.Errorf("directly %q, want %q", got, want)
+		}
+	}
+	if sorted == len(direct.all()) {
+		t.Error("all requests of direct have their headers sorted, as those of net/http have")
 	}
 }

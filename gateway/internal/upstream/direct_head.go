@@ -33,22 +33,22 @@ func appendHead(b []byte, r *http.Request) ([]byte, bool) {
 		b = append(b, "Content-Length: 0\r\n"...) // RFC 9110 §8.6
 	}
 	for name, values := range r.Header {
-		switch name {
-		case "Connection", "Upgrade", "Expect", "Te":
-			return b, false
-		case "Host", "Content-Length", "Transfer-Encoding", "Trailer": // which net/http writes itself, or not at all
-			continue
-		case "User-Agent": // the first only; an empty one is none
-			if values = values[:min(len(values), 1)]; len(values) == 1 && values[0] == "" {
-				continue
-			}
-		}
 		if !httpguts.ValidHeaderFieldName(name) {
 			return b, false
 		}
-		for _, v := range values {
+		for i, v := range values {
 			if !httpguts.ValidHeaderFieldValue(v) {
 				return b, false
+			}
+			switch name {
+			case "Connection", "Upgrade", "Expect", "Te":
+				return b, false
+			case "Host", "Content-Length", "Transfer-Encoding", "Trailer": // which net/http writes itself, or not at all
+				continue
+			case "User-Agent": // the first only; an empty one is none
+				if i > 0 || v == "" {
+					continue
+				}
 			}
 			b = append(append(append(append(b, name...), ": "...), textproto.TrimString(v)...), "\r\n"...)
 		}

@@ -765,6 +765,7 @@ func FuzzHead(f *testing.F) {
 	f.Add("POST", "", "/%2f", "", "User-Agent", "a", "b", "")
 	f.Add("PUT", "[::1]:80", "//a", "?", "Content-Length", "5", " ", " ")
 	f.Add("OPTIONS", "a", "*", "", "A", " b ", "\t", " c")
+	f.Add("GET", "a", "/", "", "Content-Length", "\x01", "", "")
 	f.Add("get", "bücher", "a", "%", "host", "evil\r\n", "\x7f", "\t")
 	f.Add("DELETE", "a%b", "/\x00", "\x00", "Transfer-Encoding", "chunked", "ü", "a\nb")
 	f.Fuzz(func(t *testing.T, method, host, path, query, name, one, two, agent string) {
