@@ -172,13 +172,13 @@ func TestCheckAnsweredByAnUpgrade(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for netHTTP, want := range map[bool]string{false: "status 101, which nobody asked for", true: "status 101"} {
+	for _, netHTTP := range []bool{false, true} {
 		p := newPool(t, Options{Targets: []Target{{URL: u, Weight: 1}}, Health: &Health{Path: "/", Interval: time.Hour, Timeout: 10 * time.Second, Healthy: 1, Unhealthy: 1}, NetHTTP: netHTTP})
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
 		p.Start(ctx)
-		if got := p.Status()[0]; got.State != "unhealthy" || got.Why != want {
-			t.Errorf("%s: %s, want %s", got.State, got.Why, want)
+		if got := p.Status()[0]; got.State != "unhealthy" || !strings.HasPrefix(got.Why, "status 101") {
+			t.Errorf("%s: %s", got.State, got.Why)
 		}
 	}
 }
