@@ -23,21 +23,20 @@ type foundToken struct {
 	raw token.Raw
 }
 
-// findToken returns the request's token, or nil if it has none. Two tokens are
-// refused, even if they are the same: the gateway would check one and the
-// backend might read the other.
-func (rt *builtRoute) findToken(r *http.Request) (*foundToken, error) {
-	var found *foundToken
+// findToken returns the request's token, or one without a source if it has none.
+// Two tokens are refused, even if they are the same: the gateway would check one
+// and the backend might read the other.
+func (rt *builtRoute) findToken(r *http.Request) (found foundToken, err error) {
 	for _, p := range rt.places {
 		raw, ok, err := p.source.Find(r)
 		switch {
 		case err != nil:
-			return nil, err
+			return foundToken{}, err
 		case !ok:
-		case found != nil:
-			return nil, token.Errorf(token.BadRequest, "two tokens, in %s and in %s", found.source, p.source)
+		case found.source != nil:
+			return foundToken{}, token.Errorf(token.BadRequest, "two tokens, in %s and in %s", found.source, p.source)
 		default:
-			found = &foundToken{p, raw}
+			found = foundToken{p, raw}
 		}
 	}
 	return found, nil

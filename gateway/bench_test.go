@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -57,6 +59,123 @@ func BenchmarkServe(b *testing.B) {
 			}
 			b.ReportMetric(float64((cpu(b)-spent).Microseconds())/float64(b.N), "cpu-µs/op")
 		})
+	}
+}
+
+// BenchmarkEverything is a request through a gateway that has all on that a
+// deployment has: the replica of revocations, two limits, metrics and an access
+// log in a file, with 10,000 remembered tokens in rotation. Client and backend
+// are loops over bytes, so that what is measured is the gateway; make pgo takes
+// its profile.
+func BenchmarkEverything(b *testing.B) {
+	logged, err := os.Create(filepath.Join(b.TempDir(), "access.log"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = logged.Close() }()
+	s := newBench(b, http.NotFound, fmt.Sprintf(`
+  - match: /heroes/{id}
+    privileges: [READ]
+    limits: [per_subject, per_ip]
+    upstream: http://%s
+limits:
+  per_subject:
+    key: [claim:sub]
+    rate: 1000000/1m
+  per_ip:
+    key: [ip]
+    rate: 1000000000/1m
+redis:
+  url: %s
+revocation:
+  mode: replica
+`, startAnswering(b), startRedis(b)))
+	s.gateway.log = slog.New(slog.NewJSONHandler(logged, nil))
+	requests := make([]string, 10_000)
+	for i := range requests {
+		raw := s.token(fmt.Sprintf(`{"iss":"https://id.example.com","sub":"hero-%d","exp":%d,"client_id":"web","email":"hero-%[1]d@example.com","jti":"%[1]d","privileges":["WRITE","READ","LIST"],"note":%[3]q}`, i, time.Now().Add(time.Hour).Unix(), strings.Repeat("n", 300)))
+		requests[i] = fmt.Sprintf("GET /heroes/%d HTTP/1.1\r\nHost: h\r\nUser-Agent: bench\r\nAccept: */*\r\nAuthorization: Bearer %s\r\n\r\n", i, raw)
+	}
+	conn, err := net.Dial("tcp", s.front.Listener.Addr().String())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	answer := bufio.NewReader(conn)
+	ask := func(request string) {
+		if _, err := io.WriteString(conn, request); err != nil {
+			b.Fatal(err)
+		}
+		if line, err := skipHead(answer); err != nil || line != "HTTP/1.1 200 OK\r\n" {
+			b.Fatal(line, err)
+		}
+		if _, err := answer.Discard(answerBytes); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for _, request := range requests { // each is verified here
+		ask(request)
+	}
+	b.ReportAllocs()
+	spent, i := cpu(b), 0
+	for b.Loop() {
+		ask(requests[i%len(requests)])
+		i++
+	}
+	b.ReportMetric(float64((cpu(b)-spent).Microseconds())/float64(b.N), "cpu-µs/op")
+}
+
+// answerBytes is the body that startAnswering answers with.
+const answerBytes = 200
+
+// startAnswering starts a backend that answers every request alike, and returns
+// its address.
+func startAnswering(b *testing.B) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = l.Close() })
+	answer := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s", answerBytes, strings.Repeat("x", answerBytes))
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer func() { _ = conn.Close() }()
+				r := bufio.NewReader(conn)
+				for {
+					if _, err := skipHead(r); err != nil {
+						return
+					}
+					if _, err := io.WriteString(conn, answer); err != nil {
+						return
+					}
+				}
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// skipHead reads a message up to its body, and returns the first line if that is
+// one of a good answer.
+func skipHead(r *bufio.Reader) (first string, err error) {
+	for {
+		line, err := r.ReadSlice('\n')
+		switch {
+		case err != nil:
+			return first, err
+		case len(line) == 2:
+			return first, nil
+		case first != "":
+		case string(line) == "HTTP/1.1 200 OK\r\n":
+			first = "HTTP/1.1 200 OK\r\n"
+		default:
+			first = "another"
+		}
 	}
 }
 

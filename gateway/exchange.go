@@ -55,6 +55,7 @@ type exchange struct {
 	headers    []inject.Header
 	to         *destination // nil until one is chosen
 	found      *foundToken  // nil where no token was read
+	token      foundToken   // what found points to: no allocation of its own
 	would      *refusal     // what report mode let pass, the first of it; nil: nothing
 	refused    *refusal     // nil if the request was forwarded
 	overdue    bool         // it outlived its token, which was told; for renew alone
@@ -117,7 +118,7 @@ func (x *exchange) end() {
 	x.writeAccessLog(name, duration, broke != nil)
 	x.endSpan(name, reason, broke != nil)
 	x.gateway.refusals.keep(x)
-	x.gateway.metrics.request(name, x.w.status, reason, duration)
+	x.gateway.metrics.request(x.route, x.w.status, reason, duration)
 	cut := broke != nil || x.abort
 	x.upload.end(func() {
 		if !cut && x.w.status != 0 && x.r.Method != http.MethodHead { // whose headers end the stream
@@ -359,8 +360,8 @@ func (x *exchange) mark(res *http.Response) {
 	x.shareCORS(res.Header)
 	if limited, policy := x.decision.Headers(); limited != "" {
 		// Both are lists: a backend may have limits of its own to tell of.
-		res.Header.Add("RateLimit", limited)
-		res.Header.Add("RateLimit-Policy", policy)
+		res.Header["Ratelimit"] = append(res.Header["Ratelimit"], limited)
+		res.Header["Ratelimit-Policy"] = append(res.Header["Ratelimit-Policy"], policy)
 	}
 	if x.found != nil {
 		x.found.mark(res)

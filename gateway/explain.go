@@ -282,8 +282,11 @@ func (x *exchange) findToken() error {
 		}
 	}
 	var err error
-	if x.found, err = x.route.findToken(x.r); err != nil {
+	if x.token, err = x.route.findToken(x.r); err != nil {
 		return err
+	}
+	if x.token.source != nil {
+		x.found = &x.token
 	}
 	x.explain.found(x)
 	if x.dry != nil && x.dry.Claims == nil && x.found != nil {

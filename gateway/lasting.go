@@ -115,6 +115,9 @@ func (x *exchange) withdrawn(ctx context.Context, left time.Duration) error {
 }
 
 func isRevoked(err error) bool {
+	if err == nil { // most often; the variable below would be an allocation
+		return false
+	}
 	var refused *token.Error
 	return errors.As(err, &refused) && refused.Reason == token.RevokedToken
 }

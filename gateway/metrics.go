@@ -330,13 +330,39 @@ func (m *metrics) handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 }
 
-func (m *metrics) request(route string, status int, reason string, d time.Duration) {
+// series are those that requests of one route, status and reason count in.
+type series struct {
+	requests  prometheus.Counter
+	durations prometheus.Observer
+}
+
+// request counts a request; rt is nil where no route matched.
+func (m *metrics) request(rt *builtRoute, status int, reason string, d time.Duration) {
+	var s series
+	switch {
+	case rt == nil:
+		s = m.series(unmatched, status, reason)
+	case status != http.StatusOK || reason != "":
+		s = m.series(rt.name, status, reason)
+	default: // what most requests come to: looked up once
+		known := rt.ok.Load()
+		if known == nil {
+			s := m.series(rt.name, status, reason)
+			known = &s
+			rt.ok.Store(known)
+		}
+		s = *known
+	}
+	s.requests.Inc()
+	s.durations.Observe(d.Seconds())
+}
+
+func (m *metrics) series(route string, status int, reason string) series {
 	label := "other" // a backend may answer any three digits; labels stay bounded
 	if 100 <= status && status <= 599 {
 		label = strconv.Itoa(status)
 	}
-	m.requests.WithLabelValues(route, label, reason).Inc()
-	m.durations.WithLabelValues(route, label, reason).Observe(d.Seconds())
+	return series{m.requests.WithLabelValues(route, label, reason), m.durations.WithLabelValues(route, label, reason)}
 }
 
 // reload counts a reload, and notes whether the configuration was taken up.

@@ -71,7 +71,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 func TestMetricsAreNamedAsIsUsual(t *testing.T) {
 	m := newMetrics(issuer.NewCache(1), "v1")
 	m.requests.WithLabelValues("r", "200", "").Inc()
-	m.request("r", 1000, "", 0)
+	m.request(&builtRoute{name: "r"}, 1000, "", 0)
 	m.wouldRefuse.WithLabelValues("r", "x").Inc()
 	m.fetches.WithLabelValues("i", "jwks", "success").Inc()
 	m.fallbacks.WithLabelValues("limits", "deny").Inc()

@@ -107,6 +107,8 @@ type builtRoute struct {
 	introspects    bool            // one of its issuers is asked about tokens
 	report         bool            // mode: report, for what no issuer of reports decides
 	reports        map[string]bool // by issuer, of those that have a mode of their own
+
+	ok atomic.Pointer[series] // of its requests that were answered with 200; nil before the first
 }
 
 // revoked refuses a token that was withdrawn, and forgets it.

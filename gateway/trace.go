@@ -51,14 +51,13 @@ func (t trace) parent() string { return "00-" + t.traceID + "-" + t.parentID + "
 
 // traceOf extends the trace of a trusted proxy or begins one.
 func traceOf(r *http.Request, trusted bool) trace {
-	t := trace{parentID: randomHex(8), flags: "00"}
+	ids := randomHex(24) // both in one allocation
+	t := trace{traceID: ids[:32], parentID: ids[32:], flags: "00"}
 	if lines := r.Header["Traceparent"]; trusted && len(lines) == 1 {
 		if id, caller, flags, ok := parseTraceparent(lines[0]); ok {
 			t.traceID, t.callerID, t.flags = id, caller, flags
-			return t
 		}
 	}
-	t.traceID = randomHex(16)
 	return t
 }
 

@@ -3,6 +3,7 @@ package token
 import (
 	"fmt"
 	"log/slog"
+	"unsafe"
 )
 
 const redacted = "[redacted token]"
@@ -11,23 +12,23 @@ const redacted = "[redacted token]"
 // marshalled it shows only a placeholder, so that no log line can leak a
 // credential; [Raw.Reveal] is the one way to the bytes.
 //
-// The string stands behind a pointer because fmt cannot call [Raw.Format] on
-// an unexported field of another struct, and would print what stands in it.
-type Raw struct{ s *string }
-
-// NewRaw wraps the token s.
-func NewRaw(s string) Raw { return Raw{&s} }
-
-// Reveal returns the token itself. Never log what it returns.
-func (r Raw) Reveal() string {
-	if r.s == nil {
-		return ""
-	}
-	return *r.s
+// The bytes stand behind a pointer because fmt cannot call [Raw.Format] on an
+// unexported field of another struct, and would print what stands in it. It is
+// the string's own, since a pointer to the string would be an allocation for
+// each request.
+type Raw struct {
+	data *byte
+	len  int
 }
 
+// NewRaw wraps the token s.
+func NewRaw(s string) Raw { return Raw{unsafe.StringData(s), len(s)} }
+
+// Reveal returns the token itself. Never log what it returns.
+func (r Raw) Reveal() string { return unsafe.String(r.data, r.len) }
+
 // Len returns the token's length in bytes.
-func (r Raw) Len() int { return len(r.Reveal()) }
+func (r Raw) Len() int { return r.len }
 
 // String returns a placeholder, never the token.
 func (r Raw) String() string { return redacted }

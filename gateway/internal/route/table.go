@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // Pattern is one route's match in net/http.ServeMux's terms.
@@ -220,10 +221,16 @@ func (t *Table) find(r *http.Request, path string) (index int, err error) {
 	return index, err
 }
 
+// finders are reused: ServeMux takes one as an interface, which would be an
+// allocation for each request.
+var finders = sync.Pool{New: func() any { return new(finder) }}
+
 // ask asks ServeMux; index is -1 with an error.
 func ask(mux *http.ServeMux, r *http.Request) (index int, err error) {
-	f := finder{index: -1}
-	mux.ServeHTTP(&f, r)
+	f := finders.Get().(*finder)
+	defer finders.Put(f)
+	*f = finder{index: -1}
+	mux.ServeHTTP(f, r)
 	switch {
 	case f.index >= 0:
 		return f.index, nil
