@@ -183,6 +183,22 @@ soak: redis bench-tools
 	SOAK=1 go test -count=1 -timeout 5m -run TestASoakLeavesNothing ./test/bench
 	go run ./test/bench -soak $(SOAK)
 
+# make pgo    renews cmd/gatehouse/default.pgo, by which go build knows what runs most: the profile of a gateway with all on that a deployment has
+.PHONY: pgo
+pgo: redis
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
+	go test -run '^$$' -bench '^BenchmarkEverything$$' -benchtime 20s -cpuprofile "$$dir/cpu" -o "$$dir/gateway.test" ./gateway && \
+	go tool pprof -proto -ignore '^testing\.|gateway\.startAnswering' -output "$$dir/default.pgo" "$$dir/gateway.test" "$$dir/cpu" && \
+	test "$$(wc -c < "$$dir/default.pgo")" -lt 300000 && mv "$$dir/default.pgo" cmd/gatehouse/default.pgo
+
+# make benchstat   the benchmarks of every rung, of REF beside the work tree; COUNT rounds, in turn
+REF   = HEAD
+COUNT = 6
+
+.PHONY: benchstat
+benchstat: redis
+	test/rungs.sh $(REF) $(COUNT)
+
 bench-tools:
 	@missing=; \
 	have() { PATH="$$PATH:/usr/sbin" command -v $$1 >/dev/null || missing="$$missing $$2"; }; \

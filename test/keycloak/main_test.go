@@ -28,7 +28,7 @@ func run(m *testing.M) int {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	binary = filepath.Join(dir, "gatehouse")
-	if out, err := exec.Command("go", "build", "-race", "-o", binary, "../../cmd/gatehouse").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-race", "-pgo=off", "-o", binary, "../../cmd/gatehouse").CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "go build ../../cmd/gatehouse: %v\n%s", err, out)
 		return 1
 	}
