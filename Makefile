@@ -183,7 +183,7 @@ soak: redis bench-tools
 	SOAK=1 go test -count=1 -timeout 5m -run TestASoakLeavesNothing ./test/bench
 	go run ./test/bench -soak $(SOAK)
 
-# make pgo    renews cmd/gatehouse/default.pgo, by which go build knows what runs most: the profile of a gateway with all on that a deployment has
+# make pgo    writes cmd/gatehouse/default.pgo, by which go build then knows what runs most (docs/benchmarks.md says what that gives): the profile of a gateway with all on that a deployment has
 .PHONY: pgo
 pgo: redis
 	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
