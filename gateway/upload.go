@@ -59,6 +59,7 @@ func (u *upload) end(flush func()) {
 		return
 	}
 	u.over.Store(true)
+	defer func() { <-u.reading }() // a transport may still come, and is told that it is over
 	select {
 	case u.reading <- struct{}{}:
 		return
