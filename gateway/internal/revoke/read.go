@@ -92,7 +92,9 @@ func (r *reader) pages(ctx context.Context, read func(context.Context, []string)
 			if page, more = <-pages; !more {
 				break
 			}
-			round.Go(func() error { return read(ctx, page) })
+			if len(page) > 0 {
+				round.Go(func() error { return read(ctx, page) })
+			}
 		}
 		if err := round.Wait(); err != nil {
 			return err
@@ -104,6 +106,8 @@ func (r *reader) pages(ctx context.Context, read func(context.Context, []string)
 	return failed
 }
 
+// names sends the names of all revocations, page by page. Among many other keys
+// most pages are empty; they are sent, too, or single keys would wait for all.
 func (r *reader) names(ctx context.Context, pages chan<- []string) error {
 	for cursor := uint64(0); ; {
 		var page []string
@@ -114,12 +118,10 @@ func (r *reader) names(ctx context.Context, pages chan<- []string) error {
 		if err != nil {
 			return fmt.Errorf("cannot list the revocations (SCAN): %w", err)
 		}
-		if len(page) > 0 {
-			select {
-			case pages <- page:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
+		select {
+		case pages <- page:
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 		if cursor == 0 {
 			return nil

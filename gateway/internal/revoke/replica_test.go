@@ -375,6 +375,30 @@ func TestSingleKeysAreReadAlone(t *testing.T) {
 	}
 }
 
+// TestSingleKeysAreReadAmongOthers: few revocations among many other keys are
+// few pages with something in them, which single keys need not wait for.
+func TestSingleKeysAreReadAmongOthers(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	s := serve(t)
+	fill := s.Pipeline()
+	for n := range 3 * readRound * scanCount {
+		fill.Set(ctx, fmt.Sprint("session:", n), 1, time.Hour)
+	}
+	if _, err := fill.Exec(ctx); err != nil {
+		t.Fatal(err)
+	}
+	s.Set(ctx, Key(JTI, "main", "stolen"), 1, time.Hour)
+	r := reader{ledger: newLedger(), limit: DefaultMaxEntries, node: connect(t, s.addr)}
+	rounds := 0
+	if err := r.expiries(ctx, func() error { rounds++; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if rounds < 3 {
+		t.Errorf("%d rounds", rounds)
+	}
+}
+
 // TestExpiriesAreReadAfterwards loads what is revoked first, and takes down
 // when it ends then: of keys of every type, and of such as have gone meanwhile.
 func TestExpiriesAreReadAfterwards(t *testing.T) {
