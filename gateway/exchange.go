@@ -121,7 +121,9 @@ func (x *exchange) end() {
 	x.gateway.metrics.request(x.route, x.w.status, reason, duration)
 	cut := broke != nil || x.abort
 	x.upload.end(func() {
-		if !cut && x.w.status != 0 && x.r.Method != http.MethodHead { // whose headers end the stream
+		// Headers that nothing follows must end the stream: gRPC takes a status in
+		// any others for a broken response.
+		if !cut && x.w.bytes > 0 && x.r.Method != http.MethodHead {
 			_ = http.NewResponseController(x.w).Flush()
 		}
 	})

@@ -214,6 +214,20 @@ func everyKindOfCall(t *testing.T, conn *grpc.ClientConn, token string) {
 	if _, err := both.Recv(); !errors.Is(err, io.EOF) {
 		t.Errorf("the end: %v", err)
 	}
+
+	// The server may end a call before the client has sent all, in headers alone.
+	for n := range 20 {
+		ended, err := heroes.HalfDuplexCall(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range n % 3 {
+			_ = ended.Send(&pb.StreamingOutputCallRequest{Payload: payload})
+		}
+		if _, err := ended.Recv(); status.Code(err) != codes.Unimplemented || !strings.Contains(err.Error(), "HalfDuplexCall") {
+			t.Fatalf("ended by the server: %v", err)
+		}
+	}
 }
 
 func TestRefusalsToGRPC(t *testing.T) {
