@@ -44,9 +44,7 @@ container's memory limit unless the environment sets it; GOMAXPROCS is the CPU l
 	grace := c.Flags().Duration("grace", 25*time.Second, "how long requests in flight may go on when draining")
 	format := c.Flags().String("log-format", "json", "how logs are written: json, or text (key=value)")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		lines := gateway.NewLogWriter(c.ErrOrStderr())
-		defer func() { _ = lines.Close() }()
-		log, err := logger(lines, *format)
+		log, err := logger(c.ErrOrStderr(), *format)
 		if err != nil {
 			return err
 		}
