@@ -18,15 +18,18 @@ BUILD    = CGO_ENABLED=0 go build -trimpath -ldflags="-s -w"
 
 .PHONY: test test-large lint vuln build demo clean redis peers
 
+# How many stories are told at a time: most of them wait most of the time.
+STORIES = 4
+
 # -count=1: go test keeps results, and cannot see that test/ builds the program.
 test: redis peers $(PROVIDER)/node_modules/.package-lock.json
-	go test -race -count=1 -timeout 20m ./...
+	go test -race -count=1 -timeout 20m -parallel $(STORIES) ./...
 	$(OVER_NET_HTTP) -run '^Test($(OVER_BOTH))' ./gateway/internal/upstream ./test
 	go test -C test/examples -count=1 ./...
 
 # make test-net-http   over net/http's way to targets, what make test runs over the short one, and of which it runs a part over both
 OVER_BOTH     = Backend|Connections|Download|Early|HeadAndRanges|Trailers|BothSides|BodiesKeep|IdleBody|CallerWhoLeaves|Retries|NothingIsLost|UnixSockets
-OVER_NET_HTTP = GATEHOUSE_TEST_TRANSPORT=net_http go test -race -count=1 -timeout 20m
+OVER_NET_HTTP = GATEHOUSE_TEST_TRANSPORT=net_http go test -race -count=1 -timeout 20m -parallel $(STORIES)
 
 .PHONY: test-net-http
 test-net-http: redis peers $(PROVIDER)/node_modules/.package-lock.json
