@@ -4,7 +4,7 @@
 set -eu
 ref=$1 rounds=$2 time=${3:-200ms}
 # What measures memory or delays, or takes millions of items, is not here.
-skip='^Benchmark(CacheMemory|CacheHit|Load|Propagation|Memory|Flood)$|./(000000|1e\+06|M$)|.//(000000|M$)'
+skip='^Benchmark(CacheMemory|Load|Propagation|Memory|Flood)$|./(000000|1e\+06|M$)|.//(000000|M$)'
 
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
