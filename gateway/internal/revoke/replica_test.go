@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -396,6 +397,39 @@ func TestSingleKeysAreReadAmongOthers(t *testing.T) {
 	}
 	if rounds < 3 {
 		t.Errorf("%d rounds", rounds)
+	}
+}
+
+// TestNoOtherKeyIsAskedFor: the gateway's user may read revocations alone, so
+// that a value asked for of any other key ends the load, however many others
+// there are.
+func TestNoOtherKeyIsAskedFor(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	for _, others := range []int{0, 500, 2000, 20_000} {
+		t.Run(strconv.Itoa(others), func(t *testing.T) {
+			t.Parallel()
+			s := serve(t)
+			keys := s.Pipeline()
+			for n := range others {
+				keys.Set(ctx, fmt.Sprint("session:revoked:", n), 1, time.Hour)
+			}
+			for n := range 2000 {
+				keys.Set(ctx, Key(JTI, "main", strconv.Itoa(n)), 1, time.Hour)
+			}
+			if _, err := keys.Exec(ctx); err != nil {
+				t.Fatal(err)
+			}
+			s.do("ACL", "SETUSER", "default", "resetkeys", "~"+prefix+"*")
+			l := newLedger()
+			r := reader{ledger: l, limit: DefaultMaxEntries, node: connect(t, s.addr)}
+			if err := r.scan(ctx, func() error { return nil }); err != nil {
+				t.Fatal(err)
+			}
+			if n := l.size.Load(); n != 2000 {
+				t.Errorf("%d revocations", n)
+			}
+		})
 	}
 }
 
