@@ -30,6 +30,7 @@ type exchange struct {
 	gateway  *Gateway
 	snapshot *snapshot
 	w        *recorder
+	recorder recorder // what w points to: no allocation of its own
 	r        *http.Request
 	upload   *upload // nil unless it is the body of an HTTP/2 request
 	start    time.Time
@@ -85,7 +86,8 @@ func (g *Gateway) begin(s *snapshot, w http.ResponseWriter, r *http.Request) *ex
 func (g *Gateway) exchange(s *snapshot, w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{gateway: g, snapshot: s, r: r, start: g.now()}
 	x.entered = x.start
-	x.w = &recorder{ResponseWriter: w, strip: s.inject}
+	x.recorder = recorder{ResponseWriter: w, strip: s.inject}
+	x.w = &x.recorder
 	x.client, x.trusted = s.proxies.client(r)
 	x.requestID = requestID(r, x.trusted)
 	x.trace = traceOf(r, x.trusted)
@@ -362,8 +364,14 @@ func (x *exchange) mark(res *http.Response) {
 	x.shareCORS(res.Header)
 	if limited, policy := x.decision.Headers(); limited != "" {
 		// Both are lists: a backend may have limits of its own to tell of.
-		res.Header["Ratelimit"] = append(res.Header["Ratelimit"], limited)
-		res.Header["Ratelimit-Policy"] = append(res.Header["Ratelimit-Policy"], policy)
+		both := [...]string{limited, policy} // one allocation
+		for i, name := range [...]string{"Ratelimit", "Ratelimit-Policy"} {
+			if before := res.Header[name]; before != nil {
+				res.Header[name] = append(before, both[i])
+			} else {
+				res.Header[name] = both[i : i+1 : i+1]
+			}
+		}
 	}
 	if x.found != nil {
 		x.found.mark(res)

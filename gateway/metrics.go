@@ -45,7 +45,7 @@ type metrics struct {
 	certificates               *prometheus.CounterVec // file, outcome
 	http2Errors                *prometheus.CounterVec // error
 
-	connections        *prometheus.GaugeVec   // state
+	connections        [4]prometheus.Gauge    // by http.ConnState
 	connectionsRefused prometheus.Counter     // over server.max_connections
 	connectionTimeouts *prometheus.CounterVec // phase
 }
@@ -126,10 +126,6 @@ func newMetrics(cache *issuer.Cache, version string) *metrics {
 			Name: "gatehouse_http2_errors_total",
 			Help: "Mistakes of clients in HTTP/2, by net/http's words for them.",
 		}, []string{"error"}),
-		connections: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "gatehouse_connections",
-			Help: "Open connections of clients by state: new (no request yet), active, idle, upgraded.",
-		}, []string{"state"}),
 		connectionsRefused: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "gatehouse_connections_refused_total",
 			Help: "Connections that were closed at once since server.max_connections were open.",
@@ -138,6 +134,13 @@ func newMetrics(cache *issuer.Cache, version string) *metrics {
 			Name: "gatehouse_connection_timeouts_total",
 			Help: "Connections of clients that were too slow, by what was waited for: handshake, headers, body (of a refused request), response (to be taken), idle (the next request).",
 		}, []string{"phase"}),
+	}
+	connections := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "gatehouse_connections",
+		Help: "Open connections of clients by state: new (no request yet), active, idle, upgraded.",
+	}, []string{"state"})
+	for state, word := range connectionStates {
+		m.connections[state] = connections.WithLabelValues(word)
 	}
 	for r := range rungs {
 		m.rungs[r] = rungDurations.WithLabelValues(r.String())
@@ -169,7 +172,7 @@ func newMetrics(cache *issuer.Cache, version string) *metrics {
 	m.registry.MustRegister(entries, bytes, lookups("hit", cache.Hits), lookups("miss", cache.Misses))
 	m.registry.MustRegister(build, m.spans, rungDurations, m.upstreams, m.reloaded, m.configured)
 	m.registry.MustRegister(m.requests, m.durations, m.wouldRefuse, m.fetches, m.fallbacks, m.logouts, m.collisions, m.reloads, m.certificates, m.http2Errors, m.auditErrors, m.adminRefusals,
-		m.connections, m.connectionsRefused, m.connectionTimeouts,
+		connections, m.connectionsRefused, m.connectionTimeouts,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

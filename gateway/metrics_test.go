@@ -78,7 +78,6 @@ func TestMetricsAreNamedAsIsUsual(t *testing.T) {
 	m.logouts.WithLabelValues("i", "invalid").Inc()
 	m.certificates.WithLabelValues("f", "success").Inc()
 	m.http2Errors.WithLabelValues("x").Inc()
-	m.connections.WithLabelValues("new").Inc()
 	m.connectionTimeouts.WithLabelValues("idle").Inc()
 	m.upstreams.WithLabelValues("u").Observe(1)
 	m.reload(nil)

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"math/rand/v2"
 	"net/http"
@@ -28,13 +29,15 @@ func isID(s string) bool {
 // randomHex returns n random bytes in hexadecimal. The ids tell requests
 // apart; nobody gains by guessing one, so that the fast generator will do.
 func randomHex(n int) string {
-	b := make([]byte, n)
-	for i := 0; i < n; i += 8 {
-		for j, bits := i, rand.Uint64(); j < min(i+8, n); j, bits = j+1, bits>>8 {
-			b[j] = byte(bits)
-		}
+	var few [96]byte
+	digits := few[:0]
+	for n > 0 {
+		var b [8]byte
+		binary.LittleEndian.PutUint64(b[:], rand.Uint64())
+		digits = hex.AppendEncode(digits, b[:min(n, 8)])
+		n -= 8
 	}
-	return hex.EncodeToString(b)
+	return string(digits)
 }
 
 // trace is the request's place in a W3C trace (Trace Context §3.2).

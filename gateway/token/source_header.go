@@ -104,10 +104,17 @@ func alike(a, b string) bool {
 func isToken68(s string) bool {
 	body := strings.TrimRight(s, "=")
 	for i := range len(body) {
-		c := body[i]
-		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-._~+/", c) >= 0) {
+		if !inToken68[body[i]] {
 			return false
 		}
 	}
 	return body != ""
 }
+
+// inToken68 has the bytes of a b64token but its trailing "=".
+var inToken68 = func() (in [256]bool) {
+	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/") {
+		in[c] = true
+	}
+	return in
+}()

@@ -102,6 +102,7 @@ type plan struct {
 	quota  int           // of the RateLimit-Policy field
 	window time.Duration // whole seconds
 	policy string        // the field's value
+	quoted string        // the limit's name, as both fields have it
 	suffix string        // of the key in Redis
 }
 
@@ -228,7 +229,7 @@ func (l *Limiter) addPlan(t Tier, suffix string) error {
 	}
 	p := plan{rate: rate.Limit(float64(t.Rate.Count) / t.Rate.Per.Seconds()), burst: cmp.Or(t.Burst, t.Rate.Count), suffix: suffix}
 	p.quota, p.window = policy(t.Rate)
-	p.policy = policyField(l.name, p.quota, p.window)
+	p.policy, p.quoted = policyField(l.name, p.quota, p.window), quote(l.name)
 	if l.lease < 0 || l.lease > p.burst {
 		return fmt.Errorf("a lease of %d tokens from a bucket of %d; want at most the burst, and better a small part of it", l.lease, p.burst)
 	}

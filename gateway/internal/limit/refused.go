@@ -49,7 +49,7 @@ func (e *Refused) Problem() string {
 // rounded up to whole seconds, never down, and the draft's §6 forbids a
 // Retry-After that is earlier than t.
 func (e *Refused) Headers() (rateLimit, policy, retryAfter string) {
-	return limitField(e.Limit, e.Remaining, e.RetryAfter), policyField(e.Limit, e.Quota, e.Window),
+	return limitField(quote(e.Limit), e.Remaining, e.RetryAfter), policyField(e.Limit, e.Quota, e.Window),
 		strconv.FormatInt(ceilSeconds(e.RetryAfter), 10)
 }
 
@@ -60,12 +60,12 @@ func (d Decision) Headers() (rateLimit, policy string) {
 	if d.plan == nil {
 		return "", ""
 	}
-	return limitField(d.Limit, d.Remaining, d.Reset), d.plan.policy
+	return limitField(d.plan.quoted, d.Remaining, d.Reset), d.plan.policy
 }
 
-func limitField(name string, left int, wait time.Duration) string {
+func limitField(quoted string, left int, wait time.Duration) string {
 	var few [96]byte // each answer has this field: one allocation instead of four
-	b := append(few[:0], quote(name)...)
+	b := append(few[:0], quoted...)
 	b = strconv.AppendInt(append(b, ";r="...), int64(min(left, maxInteger)), 10)
 	b = strconv.AppendInt(append(b, ";t="...), ceilSeconds(wait), 10)
 	return string(b)

@@ -128,6 +128,12 @@ func (b *directBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// arrived says whether all of an answer's body can be read without waiting.
+func arrived(res *http.Response) bool {
+	b, ok := res.Body.(*directBody)
+	return ok && 0 < res.ContentLength && res.ContentLength <= int64(b.conn.in.Buffered())
+}
+
 // Close implements io.Closer. Nobody knows how long the rest of the body is, so
 // it costs the connection.
 func (b *directBody) Close() error {

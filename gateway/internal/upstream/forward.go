@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"log"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -52,6 +53,18 @@ type Call struct {
 	Lasts time.Duration
 }
 
+// forwarding is what one request needs on its way there and back: one allocation.
+type forwarding struct {
+	proxy    httputil.ReverseProxy
+	dog      watchdog
+	lease    lease
+	body     *requestBody // nil without one
+	letGo    atomic.Bool  // the transport needs no more of the body, and who reads it is woken by a deadline
+	answer   responseBody
+	upgraded *tunnel // nil unless it was
+	failed   error   // what ErrorHandler was told
+}
+
 // Forward sends r to a target and its response to w, streaming both
 // ways. An error is an *[Error], or the one of c.Renew, and means that nothing
 // was written to w. A response that breaks off ends in http.ErrAbortHandler, as
@@ -70,12 +83,19 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 	}
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
-	var letGo atomic.Bool // the transport needs no more of the body, and who reads it is woken by a deadline
+	f := &forwarding{
+		dog: watchdog{
+			timeout: c.Timeout, idle: c.IdleTimeout, cancel: cancel, conn: *http.NewResponseController(w), http1: r.ProtoMajor == 1, sent: !hasBody,
+		},
+		lease: lease{ctx: ctx, renew: c.Renew},
+	}
+	dog, lease, proxy := &f.dog, &f.lease, &f.proxy
+	lease.dog = dog
 	if hasBody {
 		// To net/http a Read that was woken is a client that has gone, and the
 		// rest of an early response is still on its way to this one.
 		defer context.AfterFunc(r.Context(), func() {
-			if !letGo.Load() {
+			if !f.letGo.Load() {
 				cancel(context.Cause(r.Context()))
 			}
 		})()
@@ -85,20 +105,19 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 		// writes the response, so that the two could not flow at once.
 		_ = http.NewResponseController(w).EnableFullDuplex()
 	}
-	dog := watch(cancel, w, hasBody, r.ProtoMajor == 1, c.Timeout, c.IdleTimeout)
+	if c.Renew != nil {
+		dog.watch(c.Lasts, lease.ask)
+	} else {
+		dog.watch(0, nil)
+	}
 	defer dog.stop()
-	lease := hold(ctx, dog, c.Lasts, c.Renew)
 	defer func() { _ = lease.stop() }()
-
-	var body *requestBody
-	var failed error
-	var upgraded *tunnel
 	defer func() {
-		if upgraded != nil {
-			upgraded.release()
+		if f.upgraded != nil {
+			f.upgraded.release()
 		}
 	}()
-	proxy := &httputil.ReverseProxy{
+	*proxy = httputil.ReverseProxy{
 		Transport:  t.transport(),
 		BufferPool: &p.buffers,
 		ErrorLog:   c.ErrorLog,
@@ -110,11 +129,11 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 			}
 			rewriteHeaders(pr, c)
 			if hasBody && pr.Out.Body != nil {
-				body = &requestBody{ReadCloser: pr.Out.Body, dog: dog, onEOF: trailerCopier(pr), letGo: &letGo}
-				pr.Out.Body, t.body = body, body
+				f.body = &requestBody{ReadCloser: pr.Out.Body, dog: dog, onEOF: trailerCopier(pr), letGo: &f.letGo}
+				pr.Out.Body, t.body = f.body, f.body
 			}
 		},
-		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) { failed = err },
+		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) { f.failed = err },
 	}
 	proxy.ModifyResponse = func(res *http.Response) error {
 		t.ended = answered(res.StatusCode)
@@ -123,7 +142,7 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 		if _, ok := res.Header["Content-Type"]; !ok {
 			w.Header()["Content-Type"] = nil // or net/http would guess one from the body
 		}
-		if body != nil && !body.whole.Load() && r.ProtoMajor == 1 && res.StatusCode != http.StatusSwitchingProtocols {
+		if f.body != nil && !f.body.whole.Load() && r.ProtoMajor == 1 && res.StatusCode != http.StatusSwitchingProtocols {
 			// The target answered early. What is left of the body, or comes
 			// after a malformed one, must not be read as the next request:
 			// full duplex switches net/http's own guard off.
@@ -135,9 +154,9 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 		if res.StatusCode == http.StatusSwitchingProtocols {
 			dog.stop()
 			if target, ok := res.Body.(io.ReadWriteCloser); ok {
-				upgraded = &tunnel{target: target, client: dog.conn}
-				res.Body = upgraded
-				lease.upgraded(upgraded)
+				f.upgraded = &tunnel{target: target, client: &dog.conn}
+				res.Body = f.upgraded
+				lease.upgraded(f.upgraded)
 			}
 			return nil
 		}
@@ -146,20 +165,24 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 		if len(res.Trailer) > 0 && r.ProtoMajor == 1 && r.ProtoMinor == 1 && r.Method != http.MethodHead {
 			res.Header.Del("Content-Length") // HTTP/2 may have both; HTTP/1.1 has trailers after chunks only
 		}
-		res.Body = &responseBody{res.Body, dog, body, cancel, func(err error) {
+		there := arrived(res)
+		f.answer = responseBody{res.Body, dog, f.body, cancel, func(err error) {
 			switch cause := context.Cause(ctx); {
 			case err == io.EOF:
 				c.Strip.Response(res.Trailer)
-			case cause != nil && !errors.Is(cause, errStalled), body != nil && body.failed.Load() != nil:
+			case cause != nil && !errors.Is(cause, errStalled), f.body != nil && f.body.failed.Load() != nil:
 				t.ended = clientEnded
 			default:
 				t.ended = brokeOff
 			}
 		}}
+		res.Body = &f.answer
 		switch {
 		case res.ContentLength == 0:
 			// Nothing follows: in HTTP/2 the headers must end the stream, or
 			// gRPC takes a response of nothing but trailers for a broken one.
+			proxy.FlushInterval = 0
+		case there:
 			proxy.FlushInterval = 0
 		case 0 < res.ContentLength && res.ContentLength <= smallResponse:
 			proxy.FlushInterval = flushDelay
@@ -169,13 +192,13 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 		return nil
 	}
 	proxy.ServeHTTP(w, r.WithContext(ctx))
-	if failed == nil {
+	if f.failed == nil {
 		return nil
 	}
 	if err := lease.stop(); err != nil {
 		return err
 	}
-	failure := classify(ctx, r, dog, body, failed)
+	failure := classify(ctx, r, dog, f.body, f.failed)
 	switch failure {
 	case Refused:
 		t.ended = refusedUs
@@ -184,9 +207,9 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 	}
 	t.judge(t.ended)
 	if failure == ClientBroke {
-		failed = *body.failed.Load() // what became of the body, not what the transport made of it
+		f.failed = *f.body.failed.Load() // what became of the body, not what the transport made of it
 	}
-	return &Error{Failure: failure, Target: t.target.name, Err: failed}
+	return &Error{Failure: failure, Target: t.target.name, Err: f.failed}
 }
 
 // linger has net/http close the connection after the response, and no sooner
@@ -244,7 +267,9 @@ func aim(r *http.Request, target *url.URL, c *Call) {
 // httputil removed the hop-by-hop headers, so that no Connection header can
 // name what is set here.
 func rewriteHeaders(pr *httputil.ProxyRequest, c Call) {
-	in, out := pr.In.Header, pr.Out.Header
+	in, out := pr.In.Header, make(http.Header, len(pr.Out.Header)+6+len(c.Headers)) // of its full size: it would grow twice
+	maps.Copy(out, pr.Out.Header)
+	pr.Out.Header = out
 	c.Strip.Request(out, c.Trusted)
 	c.Strip.Trailer(pr.Out.Trailer)
 
@@ -256,12 +281,17 @@ func rewriteHeaders(pr *httputil.ProxyRequest, c Call) {
 	if pr.In.TLS != nil {
 		proto = "https"
 	}
+	values := make([]string, 0, 5+len(c.Headers)) // one allocation
+	set := func(name, value string) {
+		values = append(values, value)
+		out[name] = values[len(values)-1 : len(values) : len(values)]
+	}
 	if !c.Trusted {
-		out["X-Forwarded-For"] = []string{peer}
-		out["X-Forwarded-Proto"] = []string{proto}
+		set("X-Forwarded-For", peer)
+		set("X-Forwarded-Proto", proto)
 		delete(out, "X-Forwarded-Host")
 		if pr.In.Host != "" { // HTTP/1.0 need not name one
-			out["X-Forwarded-Host"] = []string{pr.In.Host}
+			set("X-Forwarded-Host", pr.In.Host)
 		}
 		if pr.In.TLS != nil && len(pr.In.TLS.VerifiedChains) > 0 {
 			setClientCert(out, pr.In.TLS.VerifiedChains[0])
@@ -279,10 +309,10 @@ func rewriteHeaders(pr *httputil.ProxyRequest, c Call) {
 	if !c.KeepState {
 		delete(out, "Tracestate")
 	}
-	out["X-Request-Id"] = []string{c.RequestID}
-	out["Traceparent"] = []string{c.Traceparent}
+	set("X-Request-Id", c.RequestID)
+	set("Traceparent", c.Traceparent)
 	for _, h := range c.Headers {
-		out[h.Name] = []string{h.Value}
+		set(h.Name, h.Value)
 	}
 }
 

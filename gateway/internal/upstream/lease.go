@@ -6,29 +6,19 @@ import (
 	"time"
 )
 
-// lease ends an exchange when its caller may no longer have it. Its timer is
-// all that it costs a request that is answered before it is asked about.
+// lease ends an exchange when its caller may no longer have it. It is asked
+// about for the first time by the watchdog's timer, and so costs nothing to a
+// request that is answered before.
 type lease struct {
 	ctx   context.Context
-	renew func(context.Context) (time.Duration, error)
+	renew func(context.Context) (time.Duration, error) // nil lets the exchange last
 	dog   *watchdog
 
 	mu     sync.Mutex
-	timer  *time.Timer
+	timer  *time.Timer // of what is asked after the first time
 	over   bool
 	err    error   // why it was ended
 	tunnel *tunnel // once upgraded
-}
-
-// hold begins a lease; nil renew lets the exchange last.
-func hold(ctx context.Context, dog *watchdog, lasts time.Duration, renew func(context.Context) (time.Duration, error)) *lease {
-	l := &lease{ctx: ctx, renew: renew, dog: dog}
-	if renew != nil {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.timer = time.AfterFunc(lasts, l.ask)
-	}
-	return l
 }
 
 func (l *lease) ask() {
@@ -40,11 +30,13 @@ func (l *lease) ask() {
 	defer l.mu.Unlock()
 	switch {
 	case l.over:
-	case err == nil:
-		l.timer.Reset(more)
-	default:
+	case err != nil:
 		l.err = err
 		l.end()
+	case l.timer == nil:
+		l.timer = time.AfterFunc(more, l.ask)
+	default:
+		l.timer.Reset(more)
 	}
 }
 
@@ -56,13 +48,17 @@ func (l *lease) end() {
 	}
 }
 
-// upgraded has the tunnel ended from now on, in place of the request.
+// upgraded has the tunnel ended from now on, in place of the request, which is
+// watched no longer.
 func (l *lease) upgraded(t *tunnel) {
+	first := l.dog.retire()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.tunnel = t
 	if l.err != nil {
 		l.end()
+	} else if !first.IsZero() {
+		l.timer = time.AfterFunc(time.Until(first), l.ask)
 	}
 }
 

@@ -14,15 +14,22 @@ var errStalled = errors.New("no progress in time")
 
 // watchdog ends an exchange that makes no progress: timeout to the response's
 // headers once the request is sent, idle between bytes of either body, nothing
-// once upgraded. One timer serves all three.
+// once upgraded. One timer serves all three, and the lease's first question.
+//
+// Setting a timer takes longer than looking at the clock, and most exchanges
+// are over before any is due: one that goes off too soon is set again.
 type watchdog struct {
 	timeout, idle time.Duration
 	cancel        context.CancelCauseFunc
-	conn          *http.ResponseController // the client's side
-	http1         bool                     // the client's protocol; in HTTP/2 what comes after a read deadline resets the stream, and the response with it
+	conn          http.ResponseController // the client's side
+	http1         bool                    // the client's protocol; in HTTP/2 what comes after a read deadline resets the stream, and the response with it
 
-	mu        sync.Mutex // guards timer against the phases' races: the request's body and the response move at once
+	mu        sync.Mutex // guards what follows: the request's body and the response move at once
 	timer     *time.Timer
+	due       time.Time // when it goes off
+	moved     time.Time // when there last was progress
+	lease     func()    // asked at expires; nil: no more
+	expires   time.Time
 	stopped   bool
 	sent      bool        // the request's body is sent whole
 	responded bool        // the response's headers are there
@@ -30,12 +37,24 @@ type watchdog struct {
 	blame     atomic.Bool // the client was being waited for when the time was over
 }
 
-func watch(cancel context.CancelCauseFunc, w http.ResponseWriter, hasBody, http1 bool, timeout, idle time.Duration) *watchdog {
-	d := &watchdog{timeout: timeout, idle: idle, cancel: cancel, conn: http.NewResponseController(w), http1: http1, sent: !hasBody}
+// watch begins to watch. With lease, that is called once when lasts is over,
+// in a goroutine of its own, unless the dog was stopped before.
+func (d *watchdog) watch(lasts time.Duration, lease func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.timer = time.AfterFunc(d.patience(), d.bite)
-	return d
+	d.moved = time.Now()
+	d.lease, d.expires = lease, d.moved.Add(lasts)
+	d.due = d.next()
+	d.timer = time.AfterFunc(d.due.Sub(d.moved), d.bite)
+}
+
+// next is when something has to be done if nothing moves. mu is held.
+func (d *watchdog) next() time.Time {
+	at := d.moved.Add(d.patience())
+	if d.lease != nil && d.expires.Before(at) {
+		at = d.expires
+	}
+	return at
 }
 
 // patience is how long the exchange may stand still in its present phase.
@@ -53,8 +72,13 @@ func (d *watchdog) progress(change func()) {
 	if change != nil {
 		change()
 	}
-	if !d.stopped {
-		d.timer.Reset(d.patience())
+	if d.stopped {
+		return
+	}
+	d.moved = time.Now()
+	if at := d.next(); at.Before(d.due) {
+		d.due = at
+		d.timer.Reset(at.Sub(d.moved))
 	}
 }
 
@@ -65,15 +89,50 @@ func (d *watchdog) stop() {
 	d.timer.Stop()
 }
 
-func (d *watchdog) bite() { d.end(errStalled) }
+// retire is stop. It returns when the lease was to be asked about; zero if it
+// was, or there is none.
+func (d *watchdog) retire() (lease time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.stopped = true
+	d.timer.Stop()
+	if d.lease != nil {
+		lease = d.expires
+	}
+	return lease
+}
 
-// end ends an exchange that is not over or upgraded.
-func (d *watchdog) end(cause error) {
+// bite runs when the timer goes off.
+func (d *watchdog) bite() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.stopped {
 		return
 	}
+	now := time.Now()
+	if now.Sub(d.moved) >= d.patience() {
+		d.finish(errStalled)
+		return
+	}
+	if d.lease != nil && !now.Before(d.expires) {
+		go d.lease()
+		d.lease = nil
+	}
+	d.due = d.next()
+	d.timer.Reset(d.due.Sub(now))
+}
+
+// end ends an exchange that is not over or upgraded.
+func (d *watchdog) end(cause error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.stopped {
+		d.finish(cause)
+	}
+}
+
+// finish is end; mu is held.
+func (d *watchdog) finish(cause error) {
 	d.stopped = true
 	d.timer.Stop()
 	d.blame.Store(d.reading.Load())
