@@ -37,7 +37,8 @@ connections finish within the grace, then the exit status is 0. A second signal
 ends the process at once.
 
 Logs go to standard error, as JSON or as text. GOMEMLIMIT is nine tenths of the
-container's memory limit unless the environment sets it; GOMAXPROCS is the CPU limit.`,
+container's memory limit unless the environment sets it; GOMAXPROCS is the CPU
+limit; GOGC follows the heap, at least 100, unless the environment sets it.`,
 	}
 	file := configFlag(c)
 	watch := c.Flags().Bool("watch", true, "reload when a file of the configuration changes")
@@ -58,6 +59,7 @@ container's memory limit unless the environment sets it; GOMAXPROCS is the CPU l
 			return err
 		}
 		version, _ := release()
+		fitCollector(c.Context())
 		g, err := gateway.New(c.Context(), cfg, gateway.Options{Logger: log, Grace: *grace, Version: version})
 		if err != nil {
 			return err
