@@ -14,6 +14,12 @@ func (x *exchange) writeAccessLog(route string, duration time.Duration, broke bo
 		return
 	}
 	level := slog.LevelInfo
+	if x.refused != nil && x.w.status >= 500 {
+		level = slog.LevelWarn
+	}
+	if !x.gateway.log.Enabled(x.r.Context(), level) {
+		return
+	}
 	attrs := make([]slog.Attr, 0, 20)
 	attrs = append(attrs,
 		slog.String("request_id", x.requestID),
@@ -48,14 +54,11 @@ func (x *exchange) writeAccessLog(route string, duration time.Duration, broke bo
 	}
 	if x.refused != nil {
 		attrs = append(attrs, slog.String("reason", string(x.refused.reason)), slog.String("detail", x.refused.detail))
-		if x.w.status >= 500 {
-			level = slog.LevelWarn
-		}
 	}
 	if broke {
 		attrs = append(attrs, slog.Bool("broken_off", true))
 	}
-	x.gateway.log.LogAttrs(x.r.Context(), level, "request", attrs...)
+	x.gateway.logRequest(x.r.Context(), level, attrs)
 }
 
 // caller appends who a log line says is calling: the token's subject, and who

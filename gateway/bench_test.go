@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -36,7 +35,7 @@ func BenchmarkServe(b *testing.B) {
 				before += startRedis(b)
 			}
 			s := newBench(b, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, strings.Repeat("x", 200)) }, c.extra+before+after)
-			s.gateway.log = slog.New(slog.NewJSONHandler(io.Discard, nil))
+			s.gateway.log = NewJSONLog(io.Discard)
 			request := "GET /guarded HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer " + s.token(s.claims(`"privileges":["READ"]`)) + "\r\n\r\n"
 			conn, err := net.Dial("tcp", s.front.Listener.Addr().String())
 			if err != nil {
@@ -90,7 +89,7 @@ redis:
 revocation:
   mode: replica
 `, startAnswering(b), startRedis(b)))
-	s.gateway.log = slog.New(slog.NewJSONHandler(logged, nil))
+	s.gateway.log = NewJSONLog(logged)
 	requests := make([]string, 10_000)
 	for i := range requests {
 		raw := s.token(fmt.Sprintf(`{"iss":"https://id.example.com","sub":"hero-%d","exp":%d,"client_id":"web","email":"hero-%[1]d@example.com","jti":"%[1]d","privileges":["WRITE","READ","LIST"],"note":%[3]q}`, i, time.Now().Add(time.Hour).Unix(), strings.Repeat("n", 300)))

@@ -27,7 +27,7 @@ const maxCacheBytes = 64 << 20
 
 // Options are what a configuration file does not say.
 type Options struct {
-	Logger *slog.Logger     // default: JSON on standard error
+	Logger *slog.Logger     // default: [NewJSONLog] on standard error
 	Now    func() time.Time // default: time.Now
 	Grace  time.Duration    // how long [Gateway.Serve] lets requests finish; default 25 s
 	// Version is what gatehouse_build_info calls the build; default "unknown".
@@ -63,7 +63,7 @@ func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
 	g.metrics = newMetrics(g.cache, cmp.Or(o.Version, "unknown"))
 	g.metrics.registry.MustRegister(newIssuerStats(g.current.Load), newLimitStats(g.current.Load), newReplicaStats(g.current.Load), newTLSStats(g.current.Load), newUpstreamStats(g.current.Load), newSourceStats(g.current.Load))
 	if g.log == nil {
-		g.log = slog.New(slog.NewJSONHandler(os.Stderr, nil))
+		g.log = NewJSONLog(os.Stderr)
 	}
 	if g.now == nil {
 		g.now = time.Now

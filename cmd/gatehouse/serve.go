@@ -88,9 +88,9 @@ limit; GOGC follows the heap, at least 100, unless the environment sets it.`,
 func logger(w io.Writer, format string) (*slog.Logger, error) {
 	switch format {
 	case "json":
-		return slog.New(slog.NewJSONHandler(w, nil)), nil
+		return gateway.NewJSONLog(w), nil
 	case "text":
-		return slog.New(slog.NewTextHandler(w, nil)), nil
+		return gateway.NewTextLog(w), nil
 	}
 	return nil, fmt.Errorf("--log-format is %q; it can be json or text", format)
 }

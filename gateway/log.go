@@ -1,0 +1,115 @@
+package gateway
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"strconv"
+	"time"
+	"unicode/utf8"
+)
+
+// NewJSONLog returns a logger for [Options] that writes each record to w as a
+// [slog.JSONHandler] without options does. It writes a request's line for less:
+// any other logger serves, too.
+func NewJSONLog(w io.Writer) *slog.Logger {
+	lines := &logLines{to: w}
+	return slog.New(&logHandler{Handler: slog.NewJSONHandler(lines, nil), lines: lines, json: true})
+}
+
+// NewTextLog is [NewJSONLog] with the lines of a [slog.TextHandler].
+func NewTextLog(w io.Writer) *slog.Logger {
+	lines := &logLines{to: w}
+	return slog.New(&logHandler{Handler: slog.NewTextHandler(lines, nil), lines: lines})
+}
+
+// logHandler is slog's, which writes all but the lines of requests.
+type logHandler struct {
+	slog.Handler
+	lines *logLines
+	json  bool
+}
+
+// logRequest writes a request's line.
+func (g *Gateway) logRequest(ctx context.Context, level slog.Level, attrs []slog.Attr) {
+	if h, ok := g.log.Handler().(*logHandler); ok {
+		h.request(ctx, level, attrs)
+		return
+	}
+	g.log.LogAttrs(ctx, level, requestMessage, attrs...)
+}
+
+// requestMessage is what the line of a request says that it is.
+const requestMessage = "request"
+
+// usualLine is room for the line of a request on the stack.
+const usualLine = 1 << 10
+
+func (h *logHandler) request(ctx context.Context, level slog.Level, attrs []slog.Attr) {
+	now := time.Now()
+	if h.json {
+		var room [usualLine]byte
+		if line, ok := appendJSONLine(room[:0], now, level, requestMessage, attrs); ok {
+			h.lines.add(line)
+			return
+		}
+	}
+	// No program counter: it says where a line was written, which these handlers do not.
+	r := slog.NewRecord(now, level, requestMessage, 0)
+	r.AddAttrs(attrs...)
+	_ = h.Handle(ctx, r)
+}
+
+// appendJSONLine appends the line that a [slog.JSONHandler] without options
+// writes for a record. It is not ok where a text is not ASCII or has control
+// characters, or a value is none that a request's line has: slog knows how.
+func appendJSONLine(line []byte, at time.Time, level slog.Level, message string, attrs []slog.Attr) (_ []byte, ok bool) {
+	line = append(line, `{"time":"`...)
+	line = at.AppendFormat(line, time.RFC3339Nano)
+	line = append(line, `","level":"`...)
+	line = append(line, level.String()...)
+	line = append(line, `","msg":"`...)
+	line = append(line, message...)
+	line = append(line, '"')
+	for _, a := range attrs {
+		line = append(line, ',')
+		if line, ok = appendJSONText(line, a.Key); !ok {
+			return nil, false
+		}
+		line = append(line, ':')
+		switch v := a.Value; v.Kind() {
+		case slog.KindString:
+			if line, ok = appendJSONText(line, v.String()); !ok {
+				return nil, false
+			}
+		case slog.KindInt64:
+			line = strconv.AppendInt(line, v.Int64(), 10)
+		case slog.KindDuration:
+			line = strconv.AppendInt(line, v.Duration().Nanoseconds(), 10)
+		case slog.KindBool:
+			line = strconv.AppendBool(line, v.Bool())
+		default:
+			return nil, false
+		}
+	}
+	return append(line, "}\n"...), true
+}
+
+// appendJSONText appends s in quotes. It is not ok where a backslash before a
+// byte is not all that s takes.
+func appendJSONText(line []byte, s string) (_ []byte, ok bool) {
+	line = append(line, '"')
+	done := 0
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c < ' ' || c >= utf8.RuneSelf:
+			return nil, false
+		case c == '"' || c == '\\':
+			line = append(line, s[done:i]...)
+			line = append(line, '\\', c)
+			done = i + 1
+		}
+	}
+	line = append(line, s[done:]...)
+	return append(line, '"'), true
+}
