@@ -90,5 +90,8 @@ func (g *Gateway) Close() error {
 	<-s.drained
 	g.background.Wait()
 	s.close()
+	if h, ok := g.log.Handler().(*logHandler); ok {
+		h.lines.flush()
+	}
 	return nil
 }

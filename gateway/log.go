@@ -10,24 +10,27 @@ import (
 )
 
 // NewJSONLog returns a logger for [Options] that writes each record to w as a
-// [slog.JSONHandler] without options does. It writes a request's line for less:
-// any other logger serves, too.
+// [slog.JSONHandler] without options does, each Write whole lines. It is safe for
+// concurrent use. Any other logger serves, too, but this one makes a request's
+// line for less, and where requests come fast it writes some lines at a time,
+// within milliseconds; [Gateway.Close] writes the last.
 func NewJSONLog(w io.Writer) *slog.Logger {
-	lines := &logLines{to: w}
-	return slog.New(&logHandler{Handler: slog.NewJSONHandler(lines, nil), lines: lines, json: true})
+	lines := newLogLines(w)
+	return slog.New(&logHandler{slog.NewJSONHandler(lines, nil), slog.NewJSONHandler(gathering{lines}, nil), lines, true})
 }
 
 // NewTextLog is [NewJSONLog] with the lines of a [slog.TextHandler].
 func NewTextLog(w io.Writer) *slog.Logger {
-	lines := &logLines{to: w}
-	return slog.New(&logHandler{Handler: slog.NewTextHandler(lines, nil), lines: lines})
+	lines := newLogLines(w)
+	return slog.New(&logHandler{slog.NewTextHandler(lines, nil), slog.NewTextHandler(gathering{lines}, nil), lines, false})
 }
 
 // logHandler is slog's, which writes all but the lines of requests.
 type logHandler struct {
 	slog.Handler
-	lines *logLines
-	json  bool
+	requests slog.Handler // the same for those lines of requests that slog makes
+	lines    *logLines
+	json     bool
 }
 
 // logRequest writes a request's line.
@@ -50,14 +53,14 @@ func (h *logHandler) request(ctx context.Context, level slog.Level, attrs []slog
 	if h.json {
 		var room [usualLine]byte
 		if line, ok := appendJSONLine(room[:0], now, level, requestMessage, attrs); ok {
-			h.lines.add(line)
+			h.lines.gather(line)
 			return
 		}
 	}
 	// No program counter: it says where a line was written, which these handlers do not.
 	r := slog.NewRecord(now, level, requestMessage, 0)
 	r.AddAttrs(attrs...)
-	_ = h.Handle(ctx, r)
+	_ = h.requests.Handle(ctx, r)
 }
 
 // appendJSONLine appends the line that a [slog.JSONHandler] without options

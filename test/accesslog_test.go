@@ -1,8 +1,12 @@
 package test
 
 import (
+	"encoding/json"
+	"io"
 	"net/http"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 )
 
@@ -68,5 +72,62 @@ routes:
 	}
 	if status, printed := command(t, "", "serve", "--config", g.config, "--log-format", "xml"); status != 1 || !strings.Contains(printed, "json or text") {
 		t.Errorf("--log-format xml: %d %s", status, printed)
+	}
+}
+
+// Lines that wait for others are not lost, and what else goes to the same pipe
+// comes between them: here the audit log's records.
+func TestEveryRequestIsLogged(t *testing.T) {
+	t.Parallel()
+	g := start(t, fill(`
+server:
+  ADDRESSES
+  audit:
+    file: "-"
+routes:
+  - match: /open
+    public: true
+    upstream: BACKEND
+`, "BACKEND", newBackend(t).URL))
+	const clients, each = 8, 50
+	client := http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: clients}}
+	defer client.CloseIdleConnections()
+	var all sync.WaitGroup
+	for range clients {
+		all.Go(func() {
+			for range each {
+				res, err := client.Get("http://" + g.listen + "/open")
+				if err != nil {
+					t.Error(err)
+					continue
+				}
+				_, _ = io.Copy(io.Discard, res.Body)
+				_ = res.Body.Close()
+			}
+		})
+	}
+	all.Wait()
+	g.signal(syscall.SIGTERM)
+	if status := g.exit(t); status != 0 {
+		t.Errorf("it ended with status %d", status)
+	}
+	requests, records := map[string]bool{}, map[string]bool{}
+	for line := range strings.Lines(g.output.String()) {
+		var said struct {
+			Msg, Event string
+			ID         string `json:"request_id"`
+		}
+		if err := json.Unmarshal([]byte(line), &said); err != nil {
+			t.Errorf("%q: %v", line, err)
+		}
+		if said.Msg == "request" {
+			requests[said.ID] = true
+		}
+		if said.Event == "decision" {
+			records[said.ID] = true
+		}
+	}
+	if len(requests) != clients*each || len(records) != clients*each {
+		t.Errorf("%d lines and %d records of %d requests", len(requests), len(records), clients*each)
 	}
 }

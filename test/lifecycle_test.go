@@ -186,6 +186,9 @@ func TestGraceEnds(t *testing.T) {
 		}
 		_ = conn.Close()
 	}
+	if n := strings.Count(g.output.String(), `"msg":"request"`); n != clients {
+		t.Errorf("%d of %d requests are in the log", n, clients)
+	}
 }
 
 func TestSIGINTEndsIt(t *testing.T) {
