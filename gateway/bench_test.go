@@ -6,9 +6,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -210,4 +212,60 @@ func startRedis(b testing.TB) string {
 	}
 	b.Fatal("redis-server does not answer")
 	return ""
+}
+
+// BenchmarkTokenMemory reports what each of 10,000 live tokens keeps on the heap
+// once it was served: what is remembered of it, its headers, and the bucket of
+// its subject.
+func BenchmarkTokenMemory(b *testing.B) {
+	const live = 10_000
+	for b.Loop() {
+		s := newBench(b, http.NotFound, `
+    limits: [per_subject]
+headers:
+  claims:
+    sub: sub
+    client-id: client_id
+    email: email
+limits:
+  per_subject:
+    key: [claim:sub]
+    rate: 1000000/1m
+`)
+		text := 0
+		serve := func(number int) {
+			now := time.Now().Unix()
+			// As long as a token of test/bench, whose signature is an RSA key's.
+			raw := s.padded(256, fmt.Sprintf(`{"iss":"https://id.example.com","aud":"https://api.example.com","sub":"user-%08d","client_id":"hero-app","jti":"%016[1]x","email":"user-%08[1]d@heroes.example.com","iat":%[2]d,"exp":%[3]d,"privileges":["CREATE_HERO","ASSIGN_HERO","READ"]}`, number, now, now+6*3600))
+			text = len(raw)
+			r := httptest.NewRequest(http.MethodGet, "/guarded", nil)
+			r.Header.Set("Authorization", "Bearer "+raw)
+			snapshot := s.gateway.acquire()
+			defer snapshot.release()
+			x := s.gateway.exchange(snapshot, httptest.NewRecorder(), r)
+			for _, rung := range []func() error{
+				x.canonical, x.match, x.findToken, x.verify, func() error { return x.take(x.route.limits.after) }, x.authorize, x.claimHeaders,
+			} {
+				if err := rung(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+		serve(live) // what the first one of all makes
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.GC() // of what a sync.Pool holds
+		runtime.ReadMemStats(&before)
+		for i := range live {
+			serve(i)
+		}
+		runtime.GC()
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/live, "B/token")
+		b.ReportMetric(float64(after.HeapObjects-before.HeapObjects)/live, "objects/token")
+		b.ReportMetric(float64(text), "B/text")
+		_, weight := s.gateway.cache.Size()
+		b.ReportMetric(float64(weight)/(live+1), "weight/token")
+	}
 }

@@ -165,7 +165,12 @@ func (w *when) holds(x *exchange) bool {
 
 func (c claimValues) hold(v token.Value) bool {
 	if v.Kind() == token.Array {
-		return slices.ContainsFunc(v.Items(), c.hold)
+		for item := range v.Items() {
+			if c.hold(item) {
+				return true
+			}
+		}
+		return false
 	}
 	return v.Text() != "" && slices.Contains(c.values, v.Text())
 }

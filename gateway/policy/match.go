@@ -12,10 +12,10 @@ import (
 type value struct {
 	kind  token.Kind
 	text  string
-	items []token.Value
+	claim token.Value // Missing of a header
 }
 
-func valueOf(v token.Value) value { return value{v.Kind(), v.Text(), v.Items()} }
+func valueOf(v token.Value) value { return value{v.Kind(), v.Text(), v} }
 
 // matcher is a compiled [Match].
 type matcher func(in *Input, v value) Truth
@@ -85,7 +85,7 @@ func contains(c constant) matcher {
 			return Undecided
 		}
 		found := False
-		for _, item := range v.items {
+		for item := range v.claim.Items() {
 			// One item of another type makes a list that nobody should conclude from.
 			if found = max(found, c.equal(valueOf(item))); found == True {
 				break

@@ -43,7 +43,7 @@ func (s StepUp) Check(claims token.Claims, now time.Time) *Challenge {
 	}
 	if len(s.AMR.All)+len(s.AMR.Any) > 0 {
 		var methods []string
-		for _, m := range claims.Get("amr").Items() {
+		for m := range claims.Get("amr").Items() {
 			if m.Kind() == token.String {
 				methods = append(methods, m.Text())
 			}

@@ -136,7 +136,7 @@ func privilegesOf(claims token.Claims) (privileges []string, missing bool) {
 	case token.String:
 		return strings.FieldsFunc(v.Text(), func(r rune) bool { return r == ' ' }), false
 	case token.Array:
-		for _, item := range v.Items() {
+		for item := range v.Items() {
 			if item.Text() != "" && item.Kind() == token.String {
 				privileges = append(privileges, item.Text())
 			}

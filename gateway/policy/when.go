@@ -43,7 +43,7 @@ var variables = [nVariables]struct {
 		for name, v := range s.in.Claims.All() {
 			members[name] = v
 		}
-		return types.NewMap(adapter{map[*token.Value]ref.Val{}}, members)
+		return types.NewMap(adapter{map[token.Value]ref.Val{}}, members)
 	}},
 	{"privileges", cel.ListType(cel.StringType), func(s *state) ref.Val {
 		if s.in.PrivilegesMissing {
@@ -352,7 +352,7 @@ func (s *state) Parent() cel.Activation { return nil }
 // adapter shows claims to CEL one level at a time, so that a token full of
 // what no expression reads costs nothing.
 type adapter struct {
-	lists map[*token.Value]ref.Val // made before, by their first item: a loop asks for one again and again
+	lists map[token.Value]ref.Val // made before: a loop asks for one again and again
 }
 
 func (a adapter) NativeToValue(v any) ref.Val {
@@ -368,13 +368,10 @@ func (a adapter) NativeToValue(v any) ref.Val {
 	case token.Number:
 		return number(claim.Text())
 	case token.Array:
-		items := claim.Items()
-		if len(items) == 0 {
-			return types.NewList(a, items)
-		}
-		if made, ok := a.lists[&items[0]]; ok {
+		if made, ok := a.lists[claim]; ok {
 			return made
 		}
+		items := slices.Collect(claim.Items())
 		for _, item := range items {
 			// A list that compares an error to what is looked for would say "not in".
 			if item.Kind() == token.Number {
@@ -385,7 +382,7 @@ func (a adapter) NativeToValue(v any) ref.Val {
 		}
 		made := types.NewList(a, items)
 		if a.lists != nil {
-			a.lists[&items[0]] = made
+			a.lists[claim] = made
 		}
 		return made
 	case token.Object:
@@ -460,7 +457,7 @@ func size(v ref.Val) (n uint64) {
 }
 
 func claimSize(v token.Value) (n uint64) {
-	for _, item := range v.Items() {
+	for item := range v.Items() {
 		n += 1 + claimSize(item)
 	}
 	for _, item := range v.Members() {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -58,7 +59,7 @@ func TestParseClaims(t *testing.T) {
 	if f, ok := c.Get("n").Float(); f != -150 || !ok {
 		t.Errorf("%v %v", f, ok)
 	}
-	if items := c.Get("a").Items(); len(items) != 4 || items[3].Member("y").Text() != "2" {
+	if items := slices.Collect(c.Get("a").Items()); len(items) != 4 || items[3].Member("y").Text() != "2" {
 		t.Errorf("%v", items)
 	}
 	var zero Claims
@@ -89,7 +90,7 @@ func TestParseClaimsRefuses(t *testing.T) {
 	nest := func(n int) string { return `{"x":` + strings.Repeat("[", n) + strings.Repeat("]", n) + `}` }
 	mustParse(t, nest(MaxDepth-1))
 	for _, payload := range []string{
-		``, ` `, `null`, `1`, `"x"`, `[]`, `[{}]`, `{`, `}`, `{}{}`, `{} x`, `{},`, `{}` + "\x00", "\ufeff{}",
+		``, ` `, `null`, `1`, `"x"`, `"\n"`, `[]`, `[{}]`, `{`, `}`, `{}{}`, `{} x`, `{},`, `{}` + "\x00", "\ufeff{}",
 		`{"a":1,}`, `{"a"}`, `{"a":}`, `{a:1}`, `{'a':1}`, `{"a":1 "b":2}`, `{1:2}`, `{"a":01}`, `{"a":+1}`, `{"a":.5}`, `{"a":1.}`, `{"a":0x1}`, `{"a":NaN}`, `{"a":Infinity}`,
 		`{"a":tru}`, `{"a":TRUE}`, `{"a":"` + "\n" + `"}`, `{"a":"\x"}`, `{"a":"\ud800"}`, `{"a":"` + "\xff" + `"}`, `{"` + "\xc0\x80" + `":1}`,
 		`{"a":1,"a":1}`, `{"a":1,"\u0061":1}`, `{"x":{"a":1,"a":2}}`, `{"x":[{"a":1,"b":1,"a":2}]}`, `{/**/}`, `{"a":1}//`,
@@ -122,7 +123,7 @@ func TestKindString(t *testing.T) {
 // must accept too, and read the same.
 func FuzzParseClaims(f *testing.F) {
 	for _, seed := range []string{
-		`{}`, `{"a":[1,-2.5e3,"x\u00e9\\",null,true,{"b":{}}],"":""}`, `{"exp":1e400}`, `{"a":1,"a":2}`, `{"a":"\ud83d\ude00"}`, `[]`, `{"a":"` + "\xff" + `"}`, ` { "a" : [ ] } `,
+		`{}`, `{"a":[1,-2.5e3,"x\u00e9\\",null,true,{"b":{}}],"":""}`, `{"exp":1e400}`, `{"a":1,"a":2}`, `{"a":"\ud83d\ude00"}`, `[]`, `{"a":"` + "\xff" + `"}`, ` { "a" : [ ] } `, `"\n"`,
 	} {
 		f.Add([]byte(seed))
 	}
@@ -144,7 +145,7 @@ func FuzzParseClaims(f *testing.F) {
 		if _, err := dec.Token(); err != io.EOF {
 			t.Fatalf("something follows: %v", err)
 		}
-		if got := plain(t, c.root); !reflect.DeepEqual(got, any(want)) {
+		if got := plain(t, c.root()); !reflect.DeepEqual(got, any(want)) {
 			t.Fatalf("%v, encoding/json reads %v", got, want)
 		}
 		for name := range c.All() {
@@ -169,7 +170,7 @@ func plain(t *testing.T, v Value) any {
 		return v.Text()
 	case Array:
 		out := []any{}
-		for _, item := range v.Items() {
+		for item := range v.Items() {
 			out = append(out, plain(t, item))
 		}
 		again(t, v)

@@ -26,29 +26,22 @@ type Verified struct {
 	// +Inf if the issuer of an opaque token names no end.
 	IssuedAt, Expires float64
 	HasIssuedAt       bool
-	Privileges        []string // what the issuer's privileges_from found, prefixed, in the token's order
 	// PrivilegesMissing says that none of the claims that carry privileges was
 	// there or had a usable type, so that a log can tell why.
 	PrivilegesMissing bool
+	Privileges        []string // what the issuer's privileges_from found, prefixed, in the token's order
 	// Certificate is the base64url SHA-256 of the client certificate that the
 	// token is bound to (cnf.x5t#S256, RFC 8705 §3.1), or "". Who forwards the
 	// request must check it: the token alone cannot show it.
 	Certificate string
 
-	memo atomic.Pointer[memo]
+	memo atomic.Value
 }
 
-type memo struct{ owner, value any }
-
-// Recall returns what [Verified.Remember] kept for that owner, or nil.
-func (v *Verified) Recall(owner any) any {
-	if m := v.memo.Load(); m != nil && m.owner == owner {
-		return m.value
-	}
-	return nil
-}
+// Recall returns what [Verified.Remember] kept, or nil.
+func (v *Verified) Recall() any { return v.memo.Load() }
 
 // Remember keeps one value that was derived from the token, in place of
-// another, so that it need not be derived for each request. owner is a pointer
-// that stands for whoever derives it.
-func (v *Verified) Remember(owner, value any) { v.memo.Store(&memo{owner, value}) }
+// another, so that it need not be derived for each request. It must always be
+// of the same type, a pointer, and tell itself who derived it.
+func (v *Verified) Remember(value any) { v.memo.Store(value) }

@@ -43,12 +43,19 @@ func (r *Rules) Encode(v *token.Verified, alwaysIss bool, act Act) (headers []He
 	if alwaysIss {
 		owner = &r.owners[1]
 	}
-	if e, ok := v.Recall(owner).(*encoded); ok {
-		return e.headers, e.collisions, e.err
+	e, ok := v.Recall().(*encoded)
+	if !ok || e.owner != owner {
+		e = &encoded{owner: owner}
+		if headers, collisions, err = r.encode(v, alwaysIss, act); collisions != nil || err != nil {
+			e.odd = &odd{collisions, err}
+		}
+		e.headers = headers
+		v.Remember(e)
 	}
-	headers, collisions, err = r.encode(v, alwaysIss, act)
-	v.Remember(owner, &encoded{headers, collisions, err})
-	return headers, collisions, err
+	if e.odd != nil {
+		return e.headers, e.odd.collisions, e.odd.err
+	}
+	return e.headers, nil, nil
 }
 
 // Act is the actor of a token (RFC 8693 §4.1); empty where nobody acts.
@@ -56,7 +63,12 @@ type Act struct{ Issuer, Subject string }
 
 // encoded is what Encode returned for a token.
 type encoded struct {
-	headers    []Header
+	owner   *owner
+	headers []Header
+	odd     *odd // nil for nearly every token
+}
+
+type odd struct {
 	collisions []string
 	err        error
 }
@@ -105,17 +117,21 @@ func (r *Rules) encode(v *token.Verified, alwaysIss bool, act Act) (headers []He
 		}
 	}
 	size := 0
-	headers = make([]Header, 0, len(candidates))
+	sent := candidates[:0]
 	for _, c := range candidates {
 		n := counts[c.Name]
 		if c.Value == "" || n.all > 1 && !(c.wins && n.winners == 1) {
 			continue
 		}
 		size += len(c.Name) + len(c.Value)
-		headers = append(headers, c.Header)
+		sent = append(sent, c)
 	}
 	if size > r.maxBytes {
 		return nil, collisions, &TooLarge{size, r.maxBytes}
+	}
+	headers = make([]Header, len(sent)) // they are remembered: not one too many
+	for i, c := range sent {
+		headers[i] = c.Header
 	}
 	return headers, collisions, nil
 }
@@ -129,7 +145,7 @@ func encode(v token.Value, single, list bool) string {
 	b := buf[:0]
 	switch kind := v.Kind(); {
 	case kind == token.Array:
-		for _, item := range v.Items() {
+		for item := range v.Items() {
 			text := plain(item)
 			if text == "" {
 				continue

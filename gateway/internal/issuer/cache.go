@@ -1,9 +1,9 @@
 package issuer
 
 import (
-	"crypto/sha256"
 	"slices"
 	"sync/atomic"
+	"unsafe"
 
 	"github.com/maypok86/otter/v2"
 
@@ -12,8 +12,9 @@ import (
 
 // Cache remembers verified tokens, so that a caller's second request costs a
 // look-up. An entry is found by the end of the token, most of its signature,
-// and hit only if the whole token is the same: no other token can ever hit it.
-// It holds facts of the token and its issuer alone; time, audience and whether
+// and hit only if the whole token has the same SHA-256: no other token can ever
+// hit it; the token itself is not kept. It holds facts of the token and its
+// issuer alone; time, audience and whether
 // its key still counts are decided on each request. Refused tokens never enter
 // it.
 //
@@ -35,20 +36,27 @@ func tailOf(raw token.Raw) (t tail) {
 	return t
 }
 
-// entryBytes is what an entry takes beside its token, roughly: the claims'
-// text and tree, the headers made from them, and the cache's own node.
-// BenchmarkCacheMemory measures the whole.
-const entryBytes = 1 << 10
+// entryBytes is what an entry takes beside its claims, roughly: the facts, what
+// surrounds the headers, and the cache's own node. BenchmarkCacheMemory
+// measures the whole.
+const entryBytes = 512
 
-// perTokenByte is how much the claims' text, their tree and the headers take
-// for each byte of the token.
-const perTokenByte = 4
+// weight is how many bytes of memory the facts take once they are remembered,
+// with the headers that are made from them: of the claims' half, where all are sent.
+func (f *facts) weight() uint32 {
+	claims := f.verified.Claims.Size()
+	n := entryBytes + claims + claims/2
+	for _, p := range f.verified.Privileges {
+		n += int(unsafe.Sizeof(p)) + len(p) + 16 // rounded up: with a prefix each is a piece of its own
+	}
+	return uint32(n)
+}
 
 // NewCache makes a cache of at most maxBytes bytes.
 func NewCache(maxBytes uint64) *Cache {
 	return &Cache{entries: otter.Must(&otter.Options[tail, *facts]{
 		MaximumWeight: maxBytes,
-		Weigher:       func(_ tail, f *facts) uint32 { return uint32(entryBytes + perTokenByte*len(f.text)) },
+		Weigher:       func(_ tail, f *facts) uint32 { return f.weight() },
 	})}
 }
 
@@ -64,7 +72,7 @@ func (c *Cache) Hits() uint64 { return c.hits.Load() }
 func (c *Cache) Misses() uint64 { return c.misses.Load() }
 
 func (c *Cache) put(raw token.Raw, f *facts) {
-	f.text = raw.Reveal()
+	f.digest = digestOf(raw)
 	c.entries.Set(tailOf(raw), f)
 }
 
@@ -93,7 +101,7 @@ func (s Set) remembered(raw token.Raw) *facts {
 
 func (s Set) find(c *Cache, raw token.Raw) *facts {
 	f, ok := c.entries.GetIfPresent(tailOf(raw))
-	if !ok || f.text != raw.Reveal() || !slices.Contains(s, f.issuer) {
+	if !ok || f.digest != digestOf(raw) || !slices.Contains(s, f.issuer) {
 		return nil
 	}
 	return f
@@ -103,7 +111,7 @@ func (s Set) find(c *Cache, raw token.Raw) *facts {
 // again costs next to nothing.
 func (s Set) Remembers(raw token.Raw) bool {
 	if i := s.opaque(raw); i != nil {
-		v := i.introspection.find(sha256.Sum256([]byte(raw.Reveal())))
+		v := i.introspection.find(digestOf(raw))
 		return v != nil && v.facts != nil && i.o.Now().Before(v.until)
 	}
 	c := s.cache()

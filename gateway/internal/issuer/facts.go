@@ -18,10 +18,11 @@ import (
 // each time, by [Issuer.trusts] and [facts.judge].
 type facts struct {
 	issuer   *Issuer
-	verified *token.Verified
-	text     string // the token, once it is remembered; never log it
+	verified token.Verified
+	digest   digest // of the whole token, once it is remembered
 	key      string // thumbprint of the key that verified
-	times
+	nbf      float64
+	hasNbf   bool
 }
 
 // times are the claims that are compared with the clock (RFC 7519 §4.1.4–6).
@@ -192,7 +193,7 @@ func (i *Issuer) audience(t *compact) *token.Error {
 	switch aud.Kind() {
 	case token.Missing, token.String:
 	case token.Array:
-		for _, item := range aud.Items() {
+		for item := range aud.Items() {
 			if item.Kind() != token.String {
 				return i.invalid(t, "the claim aud holds a JSON %s, not only strings (RFC 7519 §4.1.3)", item.Kind())
 			}
@@ -220,7 +221,12 @@ func (c RequiredClaim) met(v token.Value) bool {
 		return v.Kind() != token.Missing && v.Kind() != token.Null
 	}
 	if v.Kind() == token.Array {
-		return slices.ContainsFunc(v.Items(), func(item token.Value) bool { return item.Text() != "" && slices.Contains(c.Values, item.Text()) })
+		for item := range v.Items() {
+			if item.Text() != "" && slices.Contains(c.Values, item.Text()) {
+				return true
+			}
+		}
+		return false
 	}
 	return v.Text() != "" && slices.Contains(c.Values, v.Text())
 }
@@ -237,7 +243,7 @@ func (i *Issuer) facts(t *compact, at times, k *key) *facts {
 	sum := sha256.Sum256(t.input)
 	privileges, found := i.privileges(t.claims)
 	binding, _ := i.binding(t) // admit has refused what is wrong with it
-	return &facts{issuer: i, key: k.thumbprint, times: at, verified: &token.Verified{
+	return &facts{issuer: i, key: k.thumbprint, nbf: at.nbf, hasNbf: at.hasNbf, verified: token.Verified{
 		Issuer:            i.o.Name,
 		Claims:            t.claims,
 		Key:               k.name(),
@@ -260,6 +266,7 @@ func (i *Issuer) privileges(c token.Claims) (out []string, found bool) {
 		switch v.Kind() {
 		case token.String:
 			found = true
+			out = slices.Grow(out, 1+strings.Count(v.Text(), " "))
 			for p := range strings.SplitSeq(v.Text(), " ") {
 				if p != "" {
 					out = append(out, from.Prefix+p)
@@ -267,7 +274,12 @@ func (i *Issuer) privileges(c token.Claims) (out []string, found bool) {
 			}
 		case token.Array:
 			found = true
-			for _, item := range v.Items() {
+			items := 0
+			for range v.Items() {
+				items++
+			}
+			out = slices.Grow(out, items)
+			for item := range v.Items() {
 				if p := item.Text(); item.Kind() == token.String && p != "" {
 					out = append(out, from.Prefix+p)
 				}
@@ -296,20 +308,20 @@ func (f *facts) judge(now time.Time, record Record) *token.Error {
 
 // timely decides whether the token has begun and has not ended.
 func (f *facts) timely(now time.Time, record Record) *token.Error {
-	o := &f.issuer.o
+	o, v := &f.issuer.o, &f.verified
 	clock, leeway := float64(now.Unix())+float64(now.Nanosecond())/1e9, o.Leeway.Seconds()
 	switch {
 	case f.hasNbf && f.nbf > clock+leeway:
 		return f.refuse(token.InvalidToken, "nbf is %s, %s from now; leeway %s", moment(f.nbf), span(f.nbf-clock), o.Leeway)
-	case f.hasIat && f.iat > clock+leeway:
-		return f.refuse(token.InvalidToken, "iat is %s, %s from now; leeway %s", moment(f.iat), span(f.iat-clock), o.Leeway)
-	case clock >= f.exp+leeway:
-		return f.refuse(token.ExpiredToken, "exp was %s, %s ago; leeway %s", moment(f.exp), span(clock-f.exp), o.Leeway)
+	case v.HasIssuedAt && v.IssuedAt > clock+leeway:
+		return f.refuse(token.InvalidToken, "iat is %s, %s from now; leeway %s", moment(v.IssuedAt), span(v.IssuedAt-clock), o.Leeway)
+	case clock >= v.Expires+leeway:
+		return f.refuse(token.ExpiredToken, "exp was %s, %s ago; leeway %s", moment(v.Expires), span(clock-v.Expires), o.Leeway)
 	}
 	if record != nil {
 		until := "without end"
-		if f.exp != never {
-			until = "until " + moment(f.exp)
+		if v.Expires != never {
+			until = "until " + moment(v.Expires)
 		}
 		record("time", until+", leeway "+o.Leeway.String())
 	}
@@ -328,7 +340,7 @@ func meets(aud token.Value, wanted []string) bool {
 	if aud.Kind() == token.String {
 		return slices.Contains(wanted, aud.Text())
 	}
-	for _, item := range aud.Items() {
+	for item := range aud.Items() {
 		if item.Kind() == token.String && slices.Contains(wanted, item.Text()) {
 			return true
 		}

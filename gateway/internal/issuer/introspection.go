@@ -84,7 +84,6 @@ type found struct {
 type answered struct {
 	active bool
 	claims token.Claims
-	bytes  int
 }
 
 var errBusy = fmt.Errorf("%d calls are under way already", maxInFlight)
@@ -283,7 +282,7 @@ func (a *asker) post(ctx context.Context, endpoint string, raw token.Raw) (answe
 	if active.Kind() != token.Bool { // RFC 7662 §2.2; "false" in quotes must not pass for true
 		return answered{}, fmt.Errorf("not an introspection response: active is %s, not true or false", show(active))
 	}
-	return answered{active.Text() == "true", claims, len(body)}, nil
+	return answered{active.Text() == "true", claims}, nil
 }
 
 // assertion authenticates the gateway by its key (RFC 7523 §2.2, §3). Its

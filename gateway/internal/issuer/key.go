@@ -67,7 +67,7 @@ func parseJWK(text []byte, allowed []string) (*key, error) {
 		if ops.Kind() != token.Array {
 			return nil, fmt.Errorf("key_ops is a JSON %s, not an array", ops.Kind())
 		}
-		if !slices.ContainsFunc(ops.Items(), func(op token.Value) bool { return op.Kind() == token.String && op.Text() == "verify" }) {
+		if !meets(ops, []string{"verify"}) {
 			return nil, fmt.Errorf("%w: key_ops %s lacks verify", errOtherUse, quote(ops.JSON()))
 		}
 	}

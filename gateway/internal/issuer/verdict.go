@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unsafe"
 
 	"github.com/maypok86/otter/v2"
 	"golang.org/x/sync/singleflight"
@@ -36,12 +37,16 @@ type introspection struct {
 // digest names a whole token.
 type digest [sha256.Size]byte
 
+func digestOf(raw token.Raw) digest {
+	s := raw.Reveal()
+	return sha256.Sum256(unsafe.Slice(unsafe.StringData(s), len(s))) // it is only read
+}
+
 // verdict is what the issuer said of a token, immutable.
 type verdict struct {
 	facts   *facts       // what it vouches for; nil if it vouches for nothing
 	refusal *token.Error // why, if it does not
 	until   time.Time    // when it must be asked again
-	bytes   int
 }
 
 func newIntrospection(o *Options) (*introspection, error) {
@@ -53,7 +58,7 @@ func newIntrospection(o *Options) (*introspection, error) {
 		asker: a,
 		active: otter.Must(&otter.Options[digest, *verdict]{
 			MaximumWeight: maxVerdictBytes,
-			Weigher:       func(_ digest, v *verdict) uint32 { return uint32(entryBytes + perTokenByte*v.bytes) },
+			Weigher:       func(_ digest, v *verdict) uint32 { return v.facts.weight() },
 		}),
 		refused: otter.Must(&otter.Options[digest, *verdict]{MaximumSize: maxRefused}),
 	}, nil
@@ -112,15 +117,15 @@ func (s Set) opaque(raw token.Raw) (asked *Issuer) {
 
 // confirm asks the issuer about a token that was verified here, if it is to be
 // asked about those.
-func (f *facts) confirm(ctx context.Context, raw token.Raw, record Record) *token.Error {
-	if f.issuer.introspection == nil || !f.issuer.o.Introspection.Always {
+func (i *Issuer) confirm(ctx context.Context, raw token.Raw, v *token.Verified, record Record) *token.Error {
+	if i.introspection == nil || !i.o.Introspection.Always {
 		return nil
 	}
-	said, refusal := f.issuer.introspect(ctx, raw, f)
+	said, refusal := i.introspect(ctx, raw, v)
 	if refusal != nil {
 		return refusal
 	}
-	if refusal := said.judge(f.issuer.o.Now(), nil); refusal != nil {
+	if refusal := said.judge(i.o.Now(), nil); refusal != nil {
 		return refusal
 	}
 	if record != nil {
@@ -131,7 +136,7 @@ func (f *facts) confirm(ctx context.Context, raw token.Raw, record Record) *toke
 
 // introspect returns what the issuer vouches for: what it said lately, or what
 // it says now. local is what was verified here of a JWT, nil for an opaque token.
-func (i *Issuer) introspect(ctx context.Context, raw token.Raw, local *facts) (*facts, *token.Error) {
+func (i *Issuer) introspect(ctx context.Context, raw token.Raw, local *token.Verified) (*facts, *token.Error) {
 	text := raw.Reveal()
 	if len(text) > maxToken {
 		return nil, token.Errorf(token.InvalidToken, "the token has %d bytes; %d are allowed", len(text), maxToken)
@@ -139,7 +144,7 @@ func (i *Issuer) introspect(ctx context.Context, raw token.Raw, local *facts) (*
 	if text == "" || strings.ContainsFunc(text, func(c rune) bool { return c < 0x20 || c > 0x7e }) { // RFC 6749 §A.12
 		return nil, token.Errorf(token.InvalidToken, "the token has bytes that no token has")
 	}
-	d := digest(sha256.Sum256([]byte(text)))
+	d := digestOf(raw)
 	n := i.introspection
 	v := n.find(d)
 	if v != nil && i.o.Now().Before(v.until) {
@@ -188,9 +193,9 @@ func (i *Issuer) untold(err error) *token.Error {
 }
 
 // decide makes a verdict of an answer.
-func (i *Issuer) decide(a answered, d digest, local *facts) *verdict {
+func (i *Issuer) decide(a answered, d digest, local *token.Verified) *verdict {
 	now := i.o.Now()
-	v := &verdict{bytes: a.bytes}
+	v := &verdict{}
 	switch {
 	case a.active:
 		v.facts, v.refusal = i.vouched(a.claims, d, local)
@@ -204,7 +209,7 @@ func (i *Issuer) decide(a answered, d digest, local *facts) *verdict {
 		return v
 	}
 	v.until = now.Add(i.o.Introspection.Interval)
-	switch left := v.facts.exp - float64(now.UnixNano())/1e9; {
+	switch left := v.facts.verified.Expires - float64(now.UnixNano())/1e9; {
 	case left <= -i.o.Leeway.Seconds(): // it is refused as expired, and need not be asked about each time
 		v.until = now.Add(min(refusedFor, i.o.Introspection.Interval))
 	case left < i.o.Introspection.Interval.Seconds():
@@ -215,7 +220,7 @@ func (i *Issuer) decide(a answered, d digest, local *facts) *verdict {
 
 // vouched reads what an answer says of an active token (RFC 7662 §2.2), and
 // refuses what does not fit.
-func (i *Issuer) vouched(claims token.Claims, d digest, local *facts) (*facts, *token.Error) {
+func (i *Issuer) vouched(claims token.Claims, d digest, local *token.Verified) (*facts, *token.Error) {
 	t := &compact{claims: claims, answer: true}
 	at, refusal := i.times(t)
 	if refusal != nil {
@@ -246,11 +251,11 @@ func (i *Issuer) vouched(claims token.Claims, d digest, local *facts) (*facts, *
 		if binding, refusal = i.binding(t); refusal != nil {
 			return nil, refusal
 		}
-	} else if sub := local.verified.Claims.Get("sub"); differs("sub", sub.Text()) {
+	} else if sub := local.Claims.Get("sub"); differs("sub", sub.Text()) {
 		return nil, i.invalid(t, "sub is %s; that of the token is %s", show(claims.Get("sub")), show(sub))
 	}
 	privileges, found := i.privileges(claims)
-	return &facts{issuer: i, times: at, verified: &token.Verified{
+	return &facts{issuer: i, nbf: at.nbf, hasNbf: at.hasNbf, verified: token.Verified{
 		Issuer:            i.o.Name,
 		Claims:            claims,
 		Hash:              base64.RawURLEncoding.EncodeToString(d[:]),
@@ -281,7 +286,7 @@ func (i *Issuer) opaque(ctx context.Context, raw token.Raw, record Record) (*tok
 	if refusal := f.judge(i.o.Now(), record); refusal != nil {
 		return nil, refusal
 	}
-	return f.verified, nil
+	return &f.verified, nil
 }
 
 func defaults(c *Introspection) *Introspection {

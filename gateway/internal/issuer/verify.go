@@ -34,10 +34,10 @@ func (s Set) Explain(ctx context.Context, raw token.Raw, record Record) (*token.
 	if refusal := f.judge(f.issuer.o.Now(), record); refusal != nil {
 		return nil, refusal
 	}
-	if refusal := f.confirm(ctx, raw, record); refusal != nil {
+	if refusal := f.issuer.confirm(ctx, raw, &f.verified, record); refusal != nil {
 		return nil, refusal
 	}
-	return f.verified, nil
+	return &f.verified, nil
 }
 
 // Signed is Verify for a token that is to be withdrawn: one that the issuer
@@ -54,7 +54,7 @@ func (s Set) Signed(ctx context.Context, raw token.Raw) (*token.Verified, error)
 	if refusal := f.judge(f.issuer.o.Now(), nil); refusal != nil && refusal.Reason == token.ExpiredToken {
 		return nil, refusal
 	}
-	return f.verified, nil
+	return &f.verified, nil
 }
 
 // signed is what is known of a JWT whatever the time.
@@ -126,12 +126,14 @@ func (s Set) Confirm(ctx context.Context, raw token.Raw, v *token.Verified) erro
 		if i.o.Name != v.Issuer || i.introspection == nil {
 			continue
 		}
-		f := &facts{issuer: i, verified: v}
 		var refusal *token.Error
 		if v.Key != "" {
-			refusal = f.confirm(ctx, raw, nil)
-		} else if f, refusal = i.introspect(ctx, raw, nil); refusal == nil {
-			refusal = f.judge(i.o.Now(), nil)
+			refusal = i.confirm(ctx, raw, v, nil)
+		} else {
+			var f *facts
+			if f, refusal = i.introspect(ctx, raw, nil); refusal == nil {
+				refusal = f.judge(i.o.Now(), nil)
+			}
 		}
 		if refusal != nil {
 			return refusal
@@ -167,7 +169,7 @@ func (s Set) Assume(claims token.Claims, now time.Time, record Record) (*token.V
 	if refusal := f.judge(now, record); refusal != nil {
 		return nil, refusal
 	}
-	return f.verified, nil
+	return &f.verified, nil
 }
 
 // first verifies a token that is not remembered. Requests that bring the same
