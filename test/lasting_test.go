@@ -113,8 +113,8 @@ func TestWebSocketEndsWithItsToken(t *testing.T) {
 	for _, conn := range []*websocket.Conn{stays, ends, kept, later} {
 		echoes(t, conn, "before")
 	}
+	closedWith(t, chatty, websocket.StatusPolicyViolation) // first: what waits to be read at the end is read in the time of the last words, or never
 	closedWith(t, ends, websocket.StatusPolicyViolation)
-	closedWith(t, chatty, websocket.StatusPolicyViolation)
 	g.output.says(t, `"msg":"ended with its token"`)
 	if !strings.Contains(g.output.String(), `"reason":"expired_token"`) {
 		t.Error("the log does not say why")
