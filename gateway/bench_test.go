@@ -214,6 +214,69 @@ func startRedis(b testing.TB) string {
 	return ""
 }
 
+// remember takes a request with that token as far as its headers are made.
+func (b *bench) remember(raw string) {
+	b.t.Helper()
+	r := httptest.NewRequest(http.MethodGet, "/guarded", nil)
+	r.Header.Set("Authorization", "Bearer "+raw)
+	snapshot := b.gateway.acquire()
+	defer snapshot.release()
+	x := b.gateway.exchange(snapshot, httptest.NewRecorder(), r)
+	for _, rung := range []func() error{
+		x.canonical, x.match, x.findToken, x.verify, func() error { return x.take(x.route.limits.after) }, x.authorize, x.claimHeaders,
+	} {
+		if err := rung(); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+}
+
+// What remembered tokens are taken to need is no less than what they take with
+// their headers, whatever those are made of.
+func TestTheWeightHasTheHeaders(t *testing.T) {
+	const tokens = 500
+	many := `"c"`
+	for i := range 300 {
+		many += fmt.Sprintf(`:"%d","c%[1]d"`, i)
+	}
+	for name, claims := range map[string]string{
+		"few claims":       `"a":"b"`,
+		"another script":   `"name":"` + strings.Repeat("漢字", 340) + `"`,
+		"an escaped one":   `"name":"` + strings.Repeat(`\u6f22`, 680) + `"`,
+		"percent signs":    `"text":"` + strings.Repeat("%", 2000) + `"`,
+		"spaces":           `"text":"` + strings.Repeat(" ", 2000) + `"`,
+		"a list":           `"list":["` + strings.Repeat(`item","`, 700) + `"]`,
+		"a list of commas": `"list":["` + strings.Repeat(",", 2000) + `"]`,
+		"a list in others": `"list":["` + strings.Repeat(`\u6f22","`, 400) + `"]`,
+		"an object":        `"object":{"text":"` + strings.Repeat("x", 3000) + `"}`,
+		"many claims":      many + `:""`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, http.NotFound, "")
+			remember := func(n int) {
+				b.remember(b.token(b.claims(fmt.Sprintf(`"privileges":["READ"],"jti":"%d",%s`, 1000+n, claims))))
+			}
+			remember(tokens) // what the first one of all makes
+			heap := func() uint64 {
+				var m runtime.MemStats
+				runtime.GC()
+				runtime.GC() // of what a sync.Pool holds
+				runtime.ReadMemStats(&m)
+				return m.HeapAlloc
+			}
+			before := heap()
+			for n := range tokens {
+				remember(n)
+			}
+			taken := (heap() - before) / tokens
+			_, weight := b.gateway.cache.Size()
+			if weight /= tokens + 1; taken > weight || taken < weight/3 {
+				t.Errorf("%d bytes of memory, %d are counted", taken, weight)
+			}
+		})
+	}
+}
+
 // BenchmarkTokenMemory reports what each of 10,000 live tokens keeps on the heap
 // once it was served: what is remembered of it, its headers, and the bucket of
 // its subject.
@@ -238,18 +301,7 @@ limits:
 			// As long as a token of test/bench, whose signature is an RSA key's.
 			raw := s.padded(256, fmt.Sprintf(`{"iss":"https://id.example.com","aud":"https://api.example.com","sub":"user-%08d","client_id":"hero-app","jti":"%016[1]x","email":"user-%08[1]d@heroes.example.com","iat":%[2]d,"exp":%[3]d,"privileges":["CREATE_HERO","ASSIGN_HERO","READ"]}`, number, now, now+6*3600))
 			text = len(raw)
-			r := httptest.NewRequest(http.MethodGet, "/guarded", nil)
-			r.Header.Set("Authorization", "Bearer "+raw)
-			snapshot := s.gateway.acquire()
-			defer snapshot.release()
-			x := s.gateway.exchange(snapshot, httptest.NewRecorder(), r)
-			for _, rung := range []func() error{
-				x.canonical, x.match, x.findToken, x.verify, func() error { return x.take(x.route.limits.after) }, x.authorize, x.claimHeaders,
-			} {
-				if err := rung(); err != nil {
-					b.Fatal(err)
-				}
-			}
+			s.remember(raw)
 		}
 		serve(live) // what the first one of all makes
 		var before, after runtime.MemStats

@@ -21,7 +21,7 @@ const defaultGrace = 25 * time.Second
 // that do not answer; they are fetched in the background from then on.
 const firstFetch = 5 * time.Second
 
-// maxCacheBytes bounds the cache of verified tokens: room for some forty-five
+// maxCacheBytes bounds the cache of verified tokens: room for some forty
 // thousand tokens of 800 bytes.
 const maxCacheBytes = 64 << 20
 

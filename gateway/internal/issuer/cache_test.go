@@ -257,6 +257,8 @@ func TestTheWeightIsTheMemory(t *testing.T) {
 		"many numbers":    {"numbers": make([]int, 2000)},
 		"many lists":      {"lists": make([][]int, 500)},
 		"many privileges": {"privileges": strings.Repeat("a ", 2000)},
+		"many spaces":     {"privileges": "a" + strings.Repeat(" ", 4000)},
+		"no privileges":   {"privileges": make([]int, 2000)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			i, _ := cached(t, func(o *Options) {
