@@ -73,11 +73,29 @@ routes:
 `, "BACKEND", b.URL))
 	usual := []string{":method: POST", ":scheme: http", ":path: /x", ":authority: x"}
 	with := func(fields ...string) []string { return append(usual[:len(usual):len(usual)], fields...) }
-	received := 0
-	for name, c := range map[string]struct {
+	type odd struct {
 		fields []string
 		body   string
-	}{
+	}
+	try := func(name string, c odd) {
+		t.Helper()
+		status := g.frames(t).ask(c.body, c.fields...)
+		if status != "0" && !strings.HasPrefix(status, "4") && status != "502" && status != "501" {
+			t.Errorf("%s: %s", name, status)
+		}
+		for _, r := range b.all() {
+			if length := r.header("Content-Length"); length == nil || length[0] == itoa(int64(len(r.body))) { // else it is seen to break off
+				t.Errorf("%s: it reached the backend: %q", name, r.raw)
+			}
+		}
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if c.body == "" && b.bytes > 0 {
+			t.Errorf("%s: %d bytes reached the backend", name, b.bytes)
+		}
+		b.requests = nil
+	}
+	for name, c := range map[string]odd{
 		"a path without a slash":           {[]string{":method: GET", ":scheme: http", ":path: x", ":authority: x"}, ""}, // as CVE-2026-33186
 		"a path that is a URL":             {[]string{":method: GET", ":scheme: http", ":path: http://y/x", ":authority: x"}, ""},
 		"an empty path":                    {[]string{":method: GET", ":scheme: http", ":path: ", ":authority: x"}, ""},
@@ -97,34 +115,24 @@ routes:
 		"a name in capitals":               {with("A: b"), ""},
 		"an unknown pseudo header":         {with(":a: b"), ""},
 		"a pseudo header after the others": {[]string{":method: GET", ":scheme: http", ":path: /x", "a: b", ":authority: x"}, ""},
-		"transfer-encoding":                {with("transfer-encoding: chunked"), "0\r\n\r\n"},
 		"connection":                       {with("connection: content-length"), ""},
 		"keep-alive":                       {with("keep-alive: 1"), ""},
 		"upgrade":                          {with("upgrade: websocket"), ""},
 		"te other than trailers":           {with("te: gzip"), ""},
 		"CONNECT":                          {[]string{":method: CONNECT", ":authority: x:443"}, ""},
 		"extended CONNECT":                 {[]string{":method: CONNECT", ":protocol: websocket", ":scheme: http", ":path: /x", ":authority: x"}, ""},
-		"more than content-length":         {with("content-length: 3"), "1234"},
-		"less than content-length":         {with("content-length: 30"), "1234"},
-		"two content-lengths":              {with("content-length: 4", "content-length: 30"), "1234"},
-		"content-length with a sign":       {with("content-length: +4"), "1234"},
-		"content-length of 2^64":           {with("content-length: 18446744073709551616"), "1234"},
 	} {
-		status := g.frames(t).ask(c.body, c.fields...)
-		if status != "0" && !strings.HasPrefix(status, "4") && status != "502" && status != "501" {
-			t.Errorf("%s: %s", name, status)
-		}
-		for _, r := range b.all() {
-			if length := r.header("Content-Length"); length == nil || length[0] == itoa(int64(len(r.body))) { // else it is seen to break off
-				t.Errorf("%s: it reached the backend: %q", name, r.raw)
-			}
-		}
-		b.mu.Lock()
-		if c.body == "" && b.bytes > received {
-			t.Errorf("%s: %d bytes reached the backend", name, b.bytes-received)
-		}
-		received, b.requests = b.bytes, nil
-		b.mu.Unlock()
+		try(name, c)
+	}
+	for name, c := range map[string]odd{ // afterwards: what the backend gets of these may come late
+		"transfer-encoding":          {with("transfer-encoding: chunked"), "0\r\n\r\n"},
+		"more than content-length":   {with("content-length: 3"), "1234"},
+		"less than content-length":   {with("content-length: 30"), "1234"},
+		"two content-lengths":        {with("content-length: 4", "content-length: 30"), "1234"},
+		"content-length with a sign": {with("content-length: +4"), "1234"},
+		"content-length of 2^64":     {with("content-length: 18446744073709551616"), "1234"},
+	} {
+		try(name, c)
 	}
 	if status := g.frames(t).ask("1234", with("content-length: 4", "te: trailers", "host: x", "cookie: a=1", "cookie: b=2")...); status != "200" {
 		t.Errorf("a good request: %s", status)
