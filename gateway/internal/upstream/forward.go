@@ -182,7 +182,7 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 			// Nothing follows: in HTTP/2 the headers must end the stream, or
 			// gRPC takes a response of nothing but trailers for a broken one.
 			proxy.FlushInterval = 0
-		case there:
+		case there: // it is written whole with its headers
 			proxy.FlushInterval = 0
 		case 0 < res.ContentLength && res.ContentLength <= smallResponse:
 			proxy.FlushInterval = flushDelay
