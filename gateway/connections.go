@@ -19,7 +19,8 @@ type connections struct {
 	net.Listener
 	most         func() int // connections at a time
 	writeTimeout time.Duration
-	secure       bool // TLS runs over them
+	slack        time.Duration // by which a deadline for reading may come early
+	secure       bool          // TLS runs over them
 	metrics      *metrics
 	open         atomic.Int64
 }
@@ -40,6 +41,7 @@ func (l *connections) Accept() (net.Conn, error) {
 		}
 		l.open.Add(1)
 		c := &clientConn{Conn: conn, listener: l}
+		c.look.L = &c.mu
 		c.handshaken.Store(!l.secure)
 		c.enter(http.StateNew)
 		return c, nil
@@ -64,9 +66,10 @@ type clientConn struct {
 
 	handshaken atomic.Bool
 	quiet      atomic.Bool // not a byte has come since it became idle
-	woken      atomic.Bool // the read deadline is past on purpose, to wake a Read
 
 	mu       sync.Mutex // guards what follows
+	reads    reading
+	look     sync.Cond // ends a Read's waiting
 	state    http.ConnState
 	in       prometheus.Gauge // where the connection is counted; nil once it is closed
 	deadline bool             // net/http, or the watchdog of an exchange, has set one for writing
@@ -101,6 +104,7 @@ func (c *clientConn) Close() error {
 		c.in = nil
 		c.listener.open.Add(-1)
 	}
+	c.wake()
 	c.mu.Unlock()
 	return c.Conn.Close()
 }
@@ -112,20 +116,6 @@ func (c *clientConn) CloseWrite() error {
 		return half.CloseWrite()
 	}
 	return http.ErrNotSupported
-}
-
-// Read implements net.Conn.
-func (c *clientConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if !c.listener.secure {
-		c.framing.scan(p[:n])
-	}
-	if errors.Is(err, os.ErrDeadlineExceeded) && !c.woken.Load() {
-		c.timedOut(c.phase())
-	} else if n > 0 {
-		c.quiet.Store(false)
-	}
-	return n, err
 }
 
 // phase says what of a client was being waited for.
@@ -159,15 +149,6 @@ func (c *clientConn) Write(p []byte) (int, error) {
 		c.timedOut("response")
 	}
 	return n, err
-}
-
-// SetReadDeadline implements net.Conn.
-func (c *clientConn) SetReadDeadline(t time.Time) error {
-	c.woken.Store(!t.IsZero() && t.Unix() <= 1) // net/http's way, and the watchdog's
-	if t.IsZero() {
-		c.handshaken.Store(true) // net/http takes the deadline of the handshake off
-	}
-	return c.Conn.SetReadDeadline(t)
 }
 
 // SetWriteDeadline implements net.Conn.

@@ -86,7 +86,7 @@ func (g *Gateway) Serve(ctx context.Context, listener, status net.Listener) (err
 		s.Protocols.SetHTTP2(true)
 		s.Protocols.SetUnencryptedHTTP2(true) // by prior knowledge (RFC 9113 §3.3); an upgrade to it is ignored
 		callers := &connections{
-			Listener: side.listener, metrics: g.metrics, writeTimeout: server.WriteTimeout, secure: side.tls(g.current.Load()) != nil,
+			Listener: side.listener, metrics: g.metrics, writeTimeout: server.WriteTimeout, slack: min(server.IdleTimeout, server.ReadHeaderTimeout) / 8, secure: side.tls(g.current.Load()) != nil,
 			most: func() int { return g.current.Load().config.Server.MaxConnections },
 		}
 		go func() { failed <- g.accept(s, callers, side.tls) }()

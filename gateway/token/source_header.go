@@ -100,21 +100,32 @@ func alike(a, b string) bool {
 	return true
 }
 
-// isToken68 reports whether s is a b64token of RFC 6750 §2.1.
+// isToken68 reports whether s is a b64token of RFC 6750 §2.1. Every request with
+// a token asks: bytes are looked up eight at a time.
 func isToken68(s string) bool {
 	body := strings.TrimRight(s, "=")
-	for i := range len(body) {
-		if !inToken68[body[i]] {
-			return false
-		}
+	if body == "" {
+		return false
 	}
-	return body != ""
+	var outside byte
+	for ; len(body) >= 8; body = body[8:] {
+		outside |= outsideToken68[body[0]] | outsideToken68[body[1]] | outsideToken68[body[2]] | outsideToken68[body[3]] |
+			outsideToken68[body[4]] | outsideToken68[body[5]] | outsideToken68[body[6]] | outsideToken68[body[7]]
+	}
+	for i := range len(body) {
+		outside |= outsideToken68[body[i]]
+	}
+	return outside == 0
 }
 
-// inToken68 has the bytes of a b64token but its trailing "=".
-var inToken68 = func() (in [256]bool) {
-	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/") {
-		in[c] = true
+// outsideToken68 is 1 for every byte that a b64token cannot have before its
+// trailing "=", and 0 for the others.
+var outsideToken68 = func() (outside [256]byte) {
+	for i := range outside {
+		outside[i] = 1
 	}
-	return in
+	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/") {
+		outside[c] = 0
+	}
+	return outside
 }()
