@@ -41,6 +41,27 @@ func FuzzRequestLine(f *testing.F) {
 	})
 }
 
+// Texts are looked at eight bytes at a time: each byte counts wherever it stands.
+func TestRequestLineOfEachByte(t *testing.T) {
+	for place := range 20 {
+		for c := range 256 {
+			text := []byte("twenty plain letters")
+			text[place] = byte(c)
+			attr := slog.String("path", string(text))
+			r := slog.NewRecord(time.Unix(0, 0), slog.LevelInfo, requestMessage, 0)
+			r.AddAttrs(attr)
+			var want bytes.Buffer
+			if err := slog.NewJSONHandler(&want, nil).Handle(t.Context(), r); err != nil {
+				t.Fatal(err)
+			}
+			got, ok := appendJSONLine(nil, time.Unix(0, 0), slog.LevelInfo, requestMessage, []slog.Attr{attr})
+			if plain := ' ' <= c && c < 0x80; ok != plain || ok && string(got) != want.String() {
+				t.Errorf("%q, %t; slog has %q", got, ok, &want)
+			}
+		}
+	}
+}
+
 // requestAttrs are those of a usual request that was let through.
 func requestAttrs() []slog.Attr {
 	return []slog.Attr{

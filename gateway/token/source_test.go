@@ -226,3 +226,24 @@ func FuzzQuery(f *testing.F) {
 		}
 	})
 }
+
+// RFC 6750 §2.1: bytes are looked up eight at a time, and each counts wherever
+// it stands.
+func TestToken68(t *testing.T) {
+	const in = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/"
+	for place := range 20 {
+		for c := range 256 {
+			text := []byte("twenty.good_letters~")
+			text[place] = byte(c)
+			want := strings.IndexByte(in, byte(c)) >= 0 || c == '=' && place == len(text)-1
+			if got := isToken68(string(text)); got != want {
+				t.Errorf("%q: %t", text, got)
+			}
+		}
+	}
+	for s, want := range map[string]bool{"": false, "=": false, "========": false, "a": true, "a==": true, "a=b": false, "abcdefgh=======": true} {
+		if got := isToken68(s); got != want {
+			t.Errorf("%q: %t", s, got)
+		}
+	}
+}
