@@ -139,9 +139,6 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 		t.ended = answered(res.StatusCode)
 		t.judge(t.ended)
 		c.Strip.Response(res.Header)
-		if _, ok := res.Header["Content-Type"]; !ok {
-			w.Header()["Content-Type"] = nil // or net/http would guess one from the body
-		}
 		if f.body != nil && !f.body.whole.Load() && r.ProtoMajor == 1 && res.StatusCode != http.StatusSwitchingProtocols {
 			// The target answered early. What is left of the body, or comes
 			// after a malformed one, must not be read as the next request:
@@ -184,11 +181,12 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 			proxy.FlushInterval = 0
 		case there: // it is written whole with its headers
 			proxy.FlushInterval = 0
-		case 0 < res.ContentLength && res.ContentLength <= smallResponse:
+		case 0 < res.ContentLength && res.ContentLength <= smallResponse && !isEventStream(res.Header):
 			proxy.FlushInterval = flushDelay
 		default:
 			proxy.FlushInterval = -1
 		}
+		handOver(w.Header(), res)
 		return nil
 	}
 	proxy.ServeHTTP(w, r.WithContext(ctx))
@@ -210,6 +208,26 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 		f.failed = *f.body.failed.Load() // what became of the body, not what the transport made of it
 	}
 	return &Error{Failure: failure, Target: t.target.name, Err: f.failed}
+}
+
+// handOver puts a response's headers where they are written from: httputil would
+// copy each value by itself, and look at the spelling of each name once more.
+func handOver(h http.Header, res *http.Response) {
+	_, typed := res.Header["Content-Type"]
+	if len(h) == 0 {
+		maps.Copy(h, res.Header)
+		res.Header = nil
+	}
+	if !typed {
+		h["Content-Type"] = nil // or net/http would guess one from the body
+	}
+}
+
+// isEventStream says whether a response is a stream of Server-Sent Events, each
+// of which is to be seen at once. httputil could tell, were the headers left to it.
+func isEventStream(h http.Header) bool {
+	mediaType, _, _ := strings.Cut(strings.Join(h["Content-Type"], ";"), ";")
+	return strings.EqualFold(strings.TrimSpace(mediaType), "text/event-stream")
 }
 
 // linger has net/http close the connection after the response, and no sooner

@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -279,5 +280,66 @@ func TestNobodyToForwardTo(t *testing.T) {
 	var failed *Error
 	if !errors.As(err, &failed) || failed.Failure != NoHealthyTarget || err.Error() != "heroes has no targets" || w.Body.Len() > 0 {
 		t.Errorf("%v", err)
+	}
+}
+
+// A Content-Type is that of the target, or what was made of it.
+func TestContentTypeIsNeverGuessed(t *testing.T) {
+	target := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["Content-Type"] = nil
+		if r.URL.Path == "/typed" {
+			w.Header().Set("Content-Type", "text/plain")
+		}
+		_, _ = io.WriteString(w, "<html>")
+	}))
+	defer target.Close()
+	for name, c := range map[string]struct {
+		path   string
+		change func(http.Header)
+		want   []string
+	}{
+		"of the target": {"/typed", func(http.Header) {}, []string{"text/plain"}},
+		"none":          {"/", func(http.Header) {}, nil},
+		"removed":       {"/typed", func(h http.Header) { delete(h, "Content-Type") }, nil},
+		"set":           {"/", func(h http.Header) { h.Set("Content-Type", "a/b") }, []string{"a/b"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, _ := front(t, target.URL, func(call *Call) { call.Response = func(res *http.Response) { c.change(res.Header) } })
+			res, err := http.Get(s.URL + c.path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = res.Body.Close()
+			if got := res.Header["Content-Type"]; !slices.Equal(got, c.want) {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+// An event is sent on when it comes, however short the stream is said to be.
+func TestEventsAreFlushed(t *testing.T) {
+	seen := make(chan struct{})
+	target := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "Text/Event-Stream ; charset=utf-8")
+		w.Header().Set("Content-Length", "9")
+		_ = http.NewResponseController(w).Flush()
+		<-seen
+		_, _ = io.WriteString(w, "data: 1\n\n")
+	}))
+	defer target.Close()
+	_, _, pool := frontOf(t, target.URL, nil)
+	rules, err := inject.New(inject.Options{Prefix: "x-jwt-"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := httptest.NewRecorder()
+	if err := pool.Forward(w, httptest.NewRequestWithContext(t.Context(), "GET", "/", nil), Call{
+		Path: "/", Strip: rules, Timeout: time.Minute, IdleTimeout: time.Minute, Response: func(*http.Response) { close(seen) },
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if w.Body.String() != "data: 1\n\n" || !w.Flushed {
+		t.Errorf("got %q, flushed: %t", w.Body, w.Flushed)
 	}
 }
