@@ -43,19 +43,23 @@ func newDirect(u *url.URL, long *http.Transport) transport {
 var heads = sync.Pool{New: func() any { return new([]byte) }}
 
 // RoundTrip implements http.RoundTripper.
-func (d *direct) RoundTrip(r *http.Request) (*http.Response, error) {
+func (d *direct) RoundTrip(r *http.Request) (*http.Response, error) { return d.roundTrip(r, &added{}) }
+
+// roundTrip is RoundTrip with more headers, which may be set in r.
+func (d *direct) roundTrip(r *http.Request, more *added) (*http.Response, error) {
 	buf := heads.Get().(*[]byte)
 	defer heads.Put(buf)
-	head, ok := appendHead((*buf)[:0], r)
+	head, ok := appendHead((*buf)[:0], r, more)
 	*buf = head
 	if !ok {
+		more.into(r.Header)
 		return d.long.RoundTrip(r)
 	}
-	return d.send(r, head)
+	return d.send(r, head, more)
 }
 
 // send sends a request whose bytes are head.
-func (d *direct) send(r *http.Request, head []byte) (*http.Response, error) {
+func (d *direct) send(r *http.Request, head []byte, more *added) (*http.Response, error) {
 	ctx := r.Context()
 	trace := httptrace.ContextClientTrace(ctx)
 	for {
@@ -91,7 +95,7 @@ func (d *direct) send(r *http.Request, head []byte) (*http.Response, error) {
 		// request is on its way there, which it will not look at any more (RFC
 		// 9112 §9.3.1). This ends: each turn uses up a connection that was idle.
 		var stale *staleError
-		if !errors.As(err, &stale) || !c.reused || stale.written && !replayable(r) {
+		if !errors.As(err, &stale) || !c.reused || stale.written && !replayable(r, more) {
 			return nil, err
 		}
 	}
@@ -99,12 +103,17 @@ func (d *direct) send(r *http.Request, head []byte) (*http.Response, error) {
 
 // replayable says whether a request without a body may be sent again though it
 // may have arrived, as net/http sees it (RFC 9110 §9.2.2).
-func replayable(r *http.Request) bool {
+func replayable(r *http.Request, more *added) bool {
 	switch r.Method {
 	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
 		return true
 	}
-	return r.Header["Idempotency-Key"] != nil || r.Header["X-Idempotency-Key"] != nil
+	for _, name := range [...]string{"Idempotency-Key", "X-Idempotency-Key"} {
+		if r.Header[name] != nil || more.has(name) {
+			return true
+		}
+	}
+	return false
 }
 
 // get takes a connection that is idle, or makes one.

@@ -7,14 +7,43 @@ import (
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
+
+	"gatehouse/gateway/internal/inject"
 )
 
-// appendHead appends a request's line and headers, byte for byte as net/http
-// writes them, at a fifth of the cost. It says false of a request that cannot go
-// the short way: of one with a body, which wants to be written while the answer
-// is read; of an upgrade, which keeps the connection; and of whatever looks odd,
-// for net/http to mend or refuse.
-func appendHead(b []byte, r *http.Request) ([]byte, bool) {
+// added are the headers that the gateway sets of itself, and those that tell of
+// the token: no name twice. Each takes the place of all that the request has of
+// its name.
+type added [2][]inject.Header
+
+// into sets the headers in h, as net/http wants them.
+func (a *added) into(h http.Header) {
+	values := make([]string, 0, len(a[0])+len(a[1])) // one allocation
+	for _, headers := range a {
+		for _, f := range headers {
+			values = append(values, f.Value)
+			h[f.Name] = values[len(values)-1 : len(values) : len(values)]
+		}
+	}
+}
+
+func (a *added) has(name string) bool {
+	for _, headers := range a {
+		for i := range headers {
+			if headers[i].Name == name {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// appendHead appends a request's line and headers with those added, byte for
+// byte as net/http writes them, at a fifth of the cost. It says false of a
+// request that cannot go the short way: of one with a body, which wants to be
+// written while the answer is read; of an upgrade, which keeps the connection;
+// and of whatever looks odd, for net/http to mend or refuse.
+func appendHead(b []byte, r *http.Request, more *added) ([]byte, bool) {
 	host, uri := r.Host, r.URL.RequestURI()
 	if host == "" {
 		host = r.URL.Host
@@ -28,23 +57,34 @@ func appendHead(b []byte, r *http.Request) ([]byte, bool) {
 	if !ok { // net/http would send its own
 		return b, false
 	}
-	var few [32]string // more names are an allocation
-	names := few[:0]
+	var few [32]inject.Header // more are an allocation
+	fields := few[:0]
 	for name, values := range r.Header {
-		if !httpguts.ValidHeaderFieldName(name) || slices.ContainsFunc(values, func(v string) bool { return !httpguts.ValidHeaderFieldValue(v) }) {
+		if more.has(name) {
+			continue
+		}
+		if !httpguts.ValidHeaderFieldName(name) || asksForMore(name) && len(values) > 0 {
 			return b, false
 		}
-		switch name {
-		case "Connection", "Upgrade", "Expect", "Te":
-			if len(values) > 0 {
+		for _, v := range values {
+			if !httpguts.ValidHeaderFieldValue(v) {
 				return b, false
 			}
-		case "Host", "User-Agent", "Content-Length", "Transfer-Encoding", "Trailer": // which net/http writes itself, or not at all
-		default:
-			names = append(names, name)
+			if !leftToNetHTTP(name) {
+				fields = append(fields, inject.Header{Name: name, Value: v})
+			}
 		}
 	}
-	slices.Sort(names)
+	for _, headers := range more {
+		for i := range headers {
+			f := &headers[i]
+			if !httpguts.ValidHeaderFieldName(f.Name) || !httpguts.ValidHeaderFieldValue(f.Value) || asksForMore(f.Name) || leftToNetHTTP(f.Name) {
+				return b, false
+			}
+			fields = append(fields, *f)
+		}
+	}
+	slices.SortStableFunc(fields, func(a, b inject.Header) int { return strings.Compare(a.Name, b.Name) })
 	b = append(append(append(b, r.Method...), ' '), uri...)
 	b = append(append(append(b, " HTTP/1.1\r\nHost: "...), host...), "\r\n"...)
 	if len(agents) > 0 && agents[0] != "" { // the first only; an empty one is none
@@ -54,12 +94,28 @@ func appendHead(b []byte, r *http.Request) ([]byte, bool) {
 	case http.MethodPost, http.MethodPut, http.MethodPatch:
 		b = append(b, "Content-Length: 0\r\n"...) // RFC 9110 §8.6
 	}
-	for _, name := range names {
-		for _, v := range r.Header[name] {
-			b = appendField(b, name, v)
-		}
+	for i := range fields {
+		b = appendField(b, fields[i].Name, fields[i].Value)
 	}
 	return append(b, "\r\n"...), true
+}
+
+// asksForMore says whether a header asks for more than an answer.
+func asksForMore(name string) bool {
+	switch name {
+	case "Connection", "Upgrade", "Expect", "Te":
+		return true
+	}
+	return false
+}
+
+// leftToNetHTTP says whether net/http writes a header from elsewhere, or never.
+func leftToNetHTTP(name string) bool {
+	switch name {
+	case "Host", "User-Agent", "Content-Length", "Transfer-Encoding", "Trailer":
+		return true
+	}
+	return false
 }
 
 func appendField(b []byte, name, value string) []byte {

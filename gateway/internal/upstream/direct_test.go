@@ -740,7 +740,7 @@ func TestWhatGoesTheLongWay(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := b.ask(t.Context(), t, "GET", "/")
 			c.change(r)
-			if _, ok := appendHead(nil, r); ok == c.long {
+			if _, ok := appendHead(nil, r, &added{}); ok == c.long {
 				t.Errorf("it goes the long way: %t, want %t", !ok, c.long)
 			}
 			if name == "a space in the query" || c.want == "" {
@@ -756,20 +756,27 @@ func TestWhatGoesTheLongWay(t *testing.T) {
 // What goes the short way is what net/http would write, byte for byte, and
 // nothing that it refuses.
 func FuzzHead(f *testing.F) {
-	f.Add("GET", "example.com", "/a/b", "c=d", "X-A", "b", "c", "agent")
-	f.Add("POST", "", "/%2f", "", "User-Agent", "a", "b", "")
-	f.Add("PUT", "[::1]:80", "//a", "?", "Content-Length", "5", " ", " ")
-	f.Add("OPTIONS", "a", "*", "", "A", " b ", "\t", " c")
-	f.Add("GET", "a", "/", "", "Content-Length", "\x01", "", "")
-	f.Add("get", "bücher", "a", "%", "host", "evil\r\n", "\x7f", "\t")
-	f.Add("DELETE", "a%b", "/\x00", "\x00", "Transfer-Encoding", "chunked", "ü", "a\nb")
-	f.Fuzz(func(t *testing.T, method, host, path, query, name, one, two, agent string) {
+	f.Add("GET", "example.com", "/a/b", "c=d", "X-A", "b", "c", "agent", "X-B", "d")
+	f.Add("POST", "", "/%2f", "", "User-Agent", "a", "b", "", "A", "b ")
+	f.Add("PUT", "[::1]:80", "//a", "?", "Content-Length", "5", " ", " ", "Content-Length", "6")
+	f.Add("OPTIONS", "a", "*", "", "A", " b ", "\t", " c", "A", "mine")
+	f.Add("GET", "a", "/", "", "Content-Length", "\x01", "", "", "Host", "b")
+	f.Add("get", "bücher", "a", "%", "host", "evil\r\n", "\x7f", "\t", "User-Agent", "mine")
+	f.Add("DELETE", "a%b", "/\x00", "\x00", "Transfer-Encoding", "chunked", "ü", "a\nb", "Te", "trailers")
+	f.Add("GET", "a", "/", "", "X-Jwt-Sub", "forged", "forged", "", "Z", "\n")
+	f.Add("GET", "a", "/", "", "Connection", "close", "", "", "Connection", "close")
+	f.Fuzz(func(t *testing.T, method, host, path, query, name, one, two, agent, own, value string) {
 		r := &http.Request{Method: method, Host: host, URL: &url.URL{Scheme: "http", Host: "target:80", Path: path, RawPath: path, RawQuery: query}, Header: http.Header{"User-Agent": {agent}}}
 		r.Header[name] = []string{one, two}
-		head, ok := appendHead([]byte("before"), r)
+		more := &added{{{Name: own, Value: value}}, {{Name: "X-Jwt-Sub", Value: "root"}}}
+		if own == "X-Jwt-Sub" {
+			more[0] = nil // no name twice
+		}
+		head, ok := appendHead([]byte("before"), r, more)
 		if !ok {
 			return
 		}
+		more.into(r.Header)
 		var want bytes.Buffer
 		if err := r.Write(&want); err != nil {
 			t.Fatalf("net/http refuses %q: %v", head, err)

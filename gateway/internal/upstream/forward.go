@@ -118,7 +118,7 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 		}
 	}()
 	*proxy = httputil.ReverseProxy{
-		Transport:  t.transport(),
+		Transport:  t,
 		BufferPool: &p.buffers,
 		ErrorLog:   c.ErrorLog,
 		Rewrite: func(pr *httputil.ProxyRequest) {
@@ -127,7 +127,7 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 			if c.Request != nil {
 				c.Request(pr.Out)
 			}
-			rewriteHeaders(pr, c)
+			t.added = added{rewriteHeaders(t.own[:0], pr, &c), c.Headers}
 			if hasBody && pr.Out.Body != nil {
 				f.body = &requestBody{ReadCloser: pr.Out.Body, dog: dog, onEOF: trailerCopier(pr), letGo: &f.letGo}
 				pr.Out.Body, t.body = f.body, f.body
@@ -281,15 +281,16 @@ func aim(r *http.Request, target *url.URL, c *Call) {
 	}
 }
 
-// rewriteHeaders drops what the gateway owns and sets it anew. It runs after
-// httputil removed the hop-by-hop headers, so that no Connection header can
-// name what is set here.
-func rewriteHeaders(pr *httputil.ProxyRequest, c Call) {
-	in, out := pr.In.Header, make(http.Header, len(pr.Out.Header)+6+len(c.Headers)) // of its full size: it would grow twice
-	maps.Copy(out, pr.Out.Header)
-	pr.Out.Header = out
+// rewriteHeaders drops what the gateway owns, and appends what it says itself
+// to own. It runs after httputil removed the hop-by-hop headers, and what is
+// appended is set later still, so that no Connection header can name it.
+func rewriteHeaders(own []inject.Header, pr *httputil.ProxyRequest, c *Call) []inject.Header {
+	in, out := pr.In.Header, pr.Out.Header
 	c.Strip.Request(out, c.Trusted)
 	c.Strip.Trailer(pr.Out.Trailer)
+	if !c.KeepState {
+		delete(out, "Tracestate")
+	}
 
 	peer, _, err := net.SplitHostPort(pr.In.RemoteAddr)
 	if err != nil {
@@ -299,39 +300,26 @@ func rewriteHeaders(pr *httputil.ProxyRequest, c Call) {
 	if pr.In.TLS != nil {
 		proto = "https"
 	}
-	values := make([]string, 0, 5+len(c.Headers)) // one allocation
-	set := func(name, value string) {
-		values = append(values, value)
-		out[name] = values[len(values)-1 : len(values) : len(values)]
-	}
+	own = append(own, inject.Header{Name: "Traceparent", Value: c.Traceparent}, inject.Header{Name: "X-Request-Id", Value: c.RequestID})
 	if !c.Trusted {
-		set("X-Forwarded-For", peer)
-		set("X-Forwarded-Proto", proto)
-		delete(out, "X-Forwarded-Host")
+		own = append(own, inject.Header{Name: "X-Forwarded-For", Value: peer}, inject.Header{Name: "X-Forwarded-Proto", Value: proto})
 		if pr.In.Host != "" { // HTTP/1.0 need not name one
-			set("X-Forwarded-Host", pr.In.Host)
+			own = append(own, inject.Header{Name: "X-Forwarded-Host", Value: pr.In.Host})
 		}
 		if pr.In.TLS != nil && len(pr.In.TLS.VerifiedChains) > 0 {
 			setClientCert(out, pr.In.TLS.VerifiedChains[0])
 		}
-	} else {
-		// httputil has removed these four from Out, whoever sent them.
-		out["X-Forwarded-For"] = []string{strings.Join(append(in["X-Forwarded-For"][:len(in["X-Forwarded-For"]):len(in["X-Forwarded-For"])], peer), ", ")}
-		keepOr(out, in, "X-Forwarded-Proto", proto)
-		keepOr(out, in, "X-Forwarded-Host", pr.In.Host)
-		if before := in["Forwarded"]; before != nil {
-			hop := "for=" + forwardedNode(peer) + ";proto=" + proto
-			out["Forwarded"] = []string{strings.Join(before, ", ") + ", " + hop}
-		}
+		return own
 	}
-	if !c.KeepState {
-		delete(out, "Tracestate")
+	// httputil has removed these four from Out, whoever sent them.
+	out["X-Forwarded-For"] = []string{strings.Join(append(in["X-Forwarded-For"][:len(in["X-Forwarded-For"]):len(in["X-Forwarded-For"])], peer), ", ")}
+	keepOr(out, in, "X-Forwarded-Proto", proto)
+	keepOr(out, in, "X-Forwarded-Host", pr.In.Host)
+	if before := in["Forwarded"]; before != nil {
+		hop := "for=" + forwardedNode(peer) + ";proto=" + proto
+		out["Forwarded"] = []string{strings.Join(before, ", ") + ", " + hop}
 	}
-	set("X-Request-Id", c.RequestID)
-	set("Traceparent", c.Traceparent)
-	for _, h := range c.Headers {
-		set(h.Name, h.Value)
-	}
+	return own
 }
 
 // setClientCert tells of the client's certificate as RFC 9440 §2 wants it: as

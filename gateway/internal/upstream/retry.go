@@ -36,6 +36,10 @@ var errTryOver = fmt.Errorf("no headers within per_try_timeout: %w", os.ErrDeadl
 // RoundTrip implements http.RoundTripper. Until it returns, the client has
 // received nothing.
 func (t *tries) RoundTrip(r *http.Request) (*http.Response, error) {
+	if t.pool.Retries == nil {
+		return t.target.roundTrip(r, &t.added)
+	}
+	t.added.into(r.Header)
 	var replay []byte
 	twice := idempotent(r) && !t.call.Once
 	whole := t.body == nil // or kept

@@ -93,6 +93,15 @@ func newTarget(told Target, key string, o *Options) *target {
 	return t
 }
 
+// roundTrip sends a request with more headers, which it may set in r.
+func (t *target) roundTrip(r *http.Request, more *added) (*http.Response, error) {
+	if d, ok := t.transport.(*direct); ok {
+		return d.roundTrip(r, more)
+	}
+	more.into(r.Header)
+	return t.transport.RoundTrip(r)
+}
+
 // address is where a target is connected to.
 func address(t Target) string {
 	switch {

@@ -3,20 +3,22 @@ package upstream
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"sync/atomic"
 	"time"
+
+	"gatehouse/gateway/internal/inject"
 )
 
 // tries is one request's way to its targets, of which it asks one after the
-// other. It is the transport of a pool with retries; without, it only keeps
-// what became of the one try.
+// other; only one in a pool without retries.
 type tries struct {
 	pool   *Pool
 	call   *Call
 	target *target                 // that is asked now
 	ended  outcome                 // of its try
 	body   *requestBody            // nil without one
+	added  added                   // to its headers
+	own    [5]inject.Header        // added: one allocation
 	tried  []*target               // those before
 	cancel context.CancelCauseFunc // ends the present try; nil without retries
 	told   atomic.Bool             // the client has an informational response
@@ -53,14 +55,6 @@ func (p *Pool) leave() {
 	if p.MaxRequests > 0 {
 		p.inFlight.Add(-1)
 	}
-}
-
-// transport sends the request.
-func (t *tries) transport() http.RoundTripper {
-	if t.pool.Retries == nil {
-		return t.target.transport
-	}
-	return t
 }
 
 // end takes down what became of the request's last try.
