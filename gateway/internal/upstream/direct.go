@@ -43,53 +43,64 @@ func newDirect(u *url.URL, long *http.Transport) transport {
 var heads = sync.Pool{New: func() any { return new([]byte) }}
 
 // RoundTrip implements http.RoundTripper.
-func (d *direct) RoundTrip(r *http.Request) (*http.Response, error) { return d.roundTrip(r, &added{}) }
+func (d *direct) RoundTrip(r *http.Request) (*http.Response, error) {
+	return d.roundTrip(r, &added{}, nil)
+}
 
-// roundTrip is RoundTrip with more headers, which may be set in r.
-func (d *direct) roundTrip(r *http.Request, more *added) (*http.Response, error) {
+// roundTrip is RoundTrip with more headers, which may be set in r, and with what
+// else ends it than its context, if not nil.
+func (d *direct) roundTrip(r *http.Request, more *added, e *ending) (*http.Response, error) {
 	buf := heads.Get().(*[]byte)
 	defer heads.Put(buf)
 	head, ok := appendHead((*buf)[:0], r, more)
 	*buf = head
 	if !ok {
-		more.into(r.Header)
-		return d.long.RoundTrip(r)
+		return goLong(d.long, r, more, e)
 	}
-	return d.send(r, head, more)
+	if e == nil {
+		e = following(r.Context())
+	}
+	return d.send(r, head, more, e)
+}
+
+// goLong is roundTrip by net/http's transport.
+func goLong(long http.RoundTripper, r *http.Request, more *added, e *ending) (*http.Response, error) {
+	more.into(r.Header)
+	if e != nil {
+		r = r.WithContext(e.context(r.Context()))
+	}
+	return long.RoundTrip(r)
 }
 
 // send sends a request whose bytes are head.
-func (d *direct) send(r *http.Request, head []byte, more *added) (*http.Response, error) {
+func (d *direct) send(r *http.Request, head []byte, more *added, e *ending) (*http.Response, error) {
 	ctx := r.Context()
 	trace := httptrace.ContextClientTrace(ctx)
 	for {
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+		if cause := e.why(ctx); cause != nil {
+			return nil, cause
 		}
-		c, err := d.get(ctx)
+		c, err := d.get(ctx, e)
 		if err != nil {
-			if ctx.Err() != nil {
-				err = context.Cause(ctx)
-			}
-			return nil, err
+			return nil, cmp.Or(e.why(ctx), err)
 		}
 		if trace != nil && trace.GotConn != nil {
 			trace.GotConn(httptrace.GotConnInfo{Conn: c.Conn, Reused: c.reused, WasIdle: c.reused})
 		}
-		stop := context.AfterFunc(ctx, c.cut)
+		e.hold(c.cut)
 		res, err := c.exchange(r, head, trace)
 		if err == nil {
 			if res.Body == http.NoBody {
-				d.put(c, stop() && !res.Close)
+				d.put(c, e.release() && !res.Close)
 			} else {
-				res.Body = &directBody{body: res.Body, ctx: ctx, direct: d, conn: c, last: res.Close, stop: stop}
+				res.Body = &directBody{body: res.Body, ctx: ctx, direct: d, conn: c, last: res.Close, ending: e}
 			}
 			return res, nil
 		}
-		stop()
+		e.release()
 		_ = c.Close()
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+		if cause := e.why(ctx); cause != nil {
+			return nil, cause
 		}
 		// A target closes an idle connection when it likes, so perhaps while a
 		// request is on its way there, which it will not look at any more (RFC
@@ -117,14 +128,14 @@ func replayable(r *http.Request, more *added) bool {
 }
 
 // get takes a connection that is idle, or makes one.
-func (d *direct) get(ctx context.Context) (*directConn, error) {
+func (d *direct) get(ctx context.Context, e *ending) (*directConn, error) {
 	for c := d.pop(); c != nil; c = d.pop() {
 		if c.silent() {
 			return c, nil
 		}
 		_ = c.Close()
 	}
-	conn, err := d.long.DialContext(ctx, "tcp", d.address)
+	conn, err := d.long.DialContext(e.context(ctx), "tcp", d.address)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -110,8 +111,8 @@ type directBody struct {
 	ctx    context.Context
 	direct *direct
 	conn   *directConn
-	last   bool        // the connection serves no more
-	stop   func() bool // keeps ctx from cutting the connection; false: it has
+	last   bool    // the connection serves no more
+	ending *ending // which holds the connection
 	ended  atomic.Bool
 }
 
@@ -121,9 +122,9 @@ func (b *directBody) Read(p []byte) (int, error) {
 	if err == nil || !b.ended.CompareAndSwap(false, true) {
 		return n, err
 	}
-	b.direct.put(b.conn, b.stop() && err == io.EOF && !b.last)
-	if err != io.EOF && b.ctx.Err() != nil {
-		err = context.Cause(b.ctx)
+	b.direct.put(b.conn, b.ending.release() && err == io.EOF && !b.last)
+	if err != io.EOF {
+		err = cmp.Or(b.ending.why(b.ctx), err)
 	}
 	return n, err
 }
@@ -138,7 +139,7 @@ func arrived(res *http.Response) bool {
 // it costs the connection.
 func (b *directBody) Close() error {
 	if b.ended.CompareAndSwap(false, true) {
-		b.stop()
+		b.ending.release()
 		_ = b.conn.Close()
 	}
 	return nil

@@ -56,6 +56,7 @@ type Call struct {
 // forwarding is what one request needs on its way there and back: one allocation.
 type forwarding struct {
 	proxy    httputil.ReverseProxy
+	ending   ending
 	dog      watchdog
 	lease    lease
 	body     *requestBody // nil without one
@@ -77,29 +78,31 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 	}
 	defer t.end()
 	hasBody := r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0
-	parent := r.Context()
-	if hasBody {
-		parent = context.WithoutCancel(parent)
-	}
-	ctx, cancel := context.WithCancelCause(parent)
-	defer cancel(nil)
 	f := &forwarding{
 		dog: watchdog{
-			timeout: c.Timeout, idle: c.IdleTimeout, cancel: cancel, conn: *http.NewResponseController(w), http1: r.ProtoMajor == 1, sent: !hasBody,
+			timeout: c.Timeout, idle: c.IdleTimeout, conn: *http.NewResponseController(w), http1: r.ProtoMajor == 1, sent: !hasBody,
 		},
-		lease: lease{ctx: ctx, renew: c.Renew},
+		lease: lease{renew: c.Renew},
 	}
-	dog, lease, proxy := &f.dog, &f.lease, &f.proxy
-	lease.dog = dog
-	if hasBody {
+	ending, dog, lease, proxy := &f.ending, &f.dog, &f.lease, &f.proxy
+	dog.ending = ending
+	defer ending.end(nil)
+	client := r.Context()
+	defer context.AfterFunc(client, func() {
 		// To net/http a Read that was woken is a client that has gone, and the
 		// rest of an early response is still on its way to this one.
-		defer context.AfterFunc(r.Context(), func() {
-			if !f.letGo.Load() {
-				cancel(context.Cause(r.Context()))
-			}
-		})()
+		if !f.letGo.Load() {
+			ending.end(context.Cause(client))
+		}
+	})()
+	ctx := client
+	if hasBody {
+		ctx = ending.context(context.WithoutCancel(client))
+		r = r.WithContext(ctx)
+	} else {
+		t.ending = ending
 	}
+	lease.parent, lease.ending, lease.dog = ctx, ending, dog
 	if hasBody {
 		// Without it an HTTP/1 server reads the rest of the request before it
 		// writes the response, so that the two could not flow at once.
@@ -163,8 +166,8 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 			res.Header.Del("Content-Length") // HTTP/2 may have both; HTTP/1.1 has trailers after chunks only
 		}
 		there := arrived(res)
-		f.answer = responseBody{res.Body, dog, f.body, cancel, func(err error) {
-			switch cause := context.Cause(ctx); {
+		f.answer = responseBody{res.Body, dog, f.body, func(err error) {
+			switch cause := ending.why(ctx); {
 			case err == io.EOF:
 				c.Strip.Response(res.Trailer)
 			case cause != nil && !errors.Is(cause, errStalled), f.body != nil && f.body.failed.Load() != nil:
@@ -189,14 +192,14 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 		handOver(w.Header(), res)
 		return nil
 	}
-	proxy.ServeHTTP(w, r.WithContext(ctx))
+	proxy.ServeHTTP(w, r)
 	if f.failed == nil {
 		return nil
 	}
 	if err := lease.stop(); err != nil {
 		return err
 	}
-	failure := classify(ctx, r, dog, f.body, f.failed)
+	failure := classify(ending.why(ctx), client, dog, f.body, f.failed)
 	switch failure {
 	case Refused:
 		t.ended = refusedUs
@@ -247,14 +250,14 @@ func linger(w http.ResponseWriter) {
 
 // classify tells whose fault it was. What the client did comes first: its
 // going away shows as a failure of the target, too.
-func classify(ctx context.Context, r *http.Request, dog *watchdog, body *requestBody, err error) Failure {
+func classify(cause error, client context.Context, dog *watchdog, body *requestBody, err error) Failure {
 	var timeout net.Error
 	switch {
-	case errors.Is(context.Cause(ctx), errStalled) && dog.blame.Load():
+	case errors.Is(cause, errStalled) && dog.blame.Load():
 		return ClientStalled
-	case errors.Is(context.Cause(ctx), errStalled):
+	case errors.Is(cause, errStalled):
 		return Timeout
-	case r.Context().Err() != nil:
+	case client.Err() != nil:
 		return ClientGone
 	case body != nil && body.failed.Load() != nil:
 		return ClientBroke

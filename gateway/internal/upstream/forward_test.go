@@ -343,3 +343,45 @@ func TestEventsAreFlushed(t *testing.T) {
 		t.Errorf("got %q, flushed: %t", w.Body, w.Flushed)
 	}
 }
+
+// Whichever way a request goes, and whether it waits for a connection or for
+// the answer, the time-out ends it.
+func TestTimeoutEndsEveryWay(t *testing.T) {
+	silent := handmade(t, func(conn *net.TCPConn, in *bufio.Reader, _ int) { _, _ = io.Copy(io.Discard, in) })
+	rules, err := inject.New(inject.Options{Prefix: "x-jwt-"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, o := range map[string]Options{
+		"direct":   {},
+		"net_http": {NetHTTP: true},
+		"retries":  {Retries: &Retries{NumRetries: 1, ConnectFailure: true, Reset: true}},
+	} {
+		for _, connects := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, connects: %t", name, connects), func(t *testing.T) {
+				o.Targets = []Target{{URL: silent.url, Weight: 1}}
+				pool := New(o)
+				defer pool.Close()
+				if !connects {
+					long, ok := pool.targets[0].transport.(*http.Transport)
+					if !ok {
+						long = pool.targets[0].transport.(*direct).long
+					}
+					long.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+						<-ctx.Done()
+						return nil, ctx.Err()
+					}
+				}
+				client, gone := context.WithTimeout(t.Context(), 20*time.Second) // or it would wait for ever
+				defer gone()
+				err := pool.Forward(httptest.NewRecorder(), httptest.NewRequestWithContext(client, "GET", "/", nil), Call{
+					Path: "/", Strip: rules, Timeout: time.Millisecond, IdleTimeout: time.Minute,
+				})
+				var failed *Error
+				if !errors.As(err, &failed) || failed.Failure != Timeout || client.Err() != nil {
+					t.Errorf("Forward returned %v; the client: %v", err, client.Err())
+				}
+			})
+		}
+	}
+}

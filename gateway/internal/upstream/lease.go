@@ -10,9 +10,11 @@ import (
 // about for the first time by the watchdog's timer, and so costs nothing to a
 // request that is answered before.
 type lease struct {
-	ctx   context.Context
-	renew func(context.Context) (time.Duration, error) // nil lets the exchange last
-	dog   *watchdog
+	parent context.Context // ends with the exchange, or later
+	ending *ending
+	renew  func(context.Context) (time.Duration, error) // nil lets the exchange last
+	dog    *watchdog
+	ctx    context.Context // of renew, from the first time on
 
 	mu     sync.Mutex
 	timer  *time.Timer // of what is asked after the first time
@@ -22,6 +24,9 @@ type lease struct {
 }
 
 func (l *lease) ask() {
+	if l.ctx == nil {
+		l.ctx = l.ending.context(l.parent)
+	}
 	if l.ctx.Err() != nil {
 		return
 	}

@@ -37,9 +37,12 @@ var errTryOver = fmt.Errorf("no headers within per_try_timeout: %w", os.ErrDeadl
 // received nothing.
 func (t *tries) RoundTrip(r *http.Request) (*http.Response, error) {
 	if t.pool.Retries == nil {
-		return t.target.roundTrip(r, &t.added)
+		return t.target.roundTrip(r, &t.added, t.ending)
 	}
 	t.added.into(r.Header)
+	if t.ending != nil {
+		r = r.WithContext(t.ending.context(r.Context()))
+	}
 	var replay []byte
 	twice := idempotent(r) && !t.call.Once
 	whole := t.body == nil // or kept

@@ -93,13 +93,12 @@ func newTarget(told Target, key string, o *Options) *target {
 	return t
 }
 
-// roundTrip sends a request with more headers, which it may set in r.
-func (t *target) roundTrip(r *http.Request, more *added) (*http.Response, error) {
+// roundTrip is that of [direct] for either kind of transport.
+func (t *target) roundTrip(r *http.Request, more *added, e *ending) (*http.Response, error) {
 	if d, ok := t.transport.(*direct); ok {
-		return d.roundTrip(r, more)
+		return d.roundTrip(r, more, e)
 	}
-	more.into(r.Header)
-	return t.transport.RoundTrip(r)
+	return goLong(t.transport, r, more, e)
 }
 
 // address is where a target is connected to.

@@ -17,6 +17,7 @@ type tries struct {
 	target *target                 // that is asked now
 	ended  outcome                 // of its try
 	body   *requestBody            // nil without one
+	ending *ending                 // of the exchange; nil: the request's context ends with it
 	added  added                   // to its headers
 	own    [5]inject.Header        // added: one allocation
 	tried  []*target               // those before

@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -20,7 +19,7 @@ var errStalled = errors.New("no progress in time")
 // are over before any is due: one that goes off too soon is set again.
 type watchdog struct {
 	timeout, idle time.Duration
-	cancel        context.CancelCauseFunc
+	ending        *ending
 	conn          http.ResponseController // the client's side
 	http1         bool                    // the client's protocol; in HTTP/2 what comes after a read deadline resets the stream, and the response with it
 
@@ -136,9 +135,9 @@ func (d *watchdog) finish(cause error) {
 	d.stopped = true
 	d.timer.Stop()
 	d.blame.Store(d.reading.Load())
-	d.cancel(cause)
-	// Ending the context does not wake a Read from or a Write to the client;
-	// a deadline does. Before the headers there is still a refusal to write.
+	d.ending.end(cause)
+	// That does not wake a Read from or a Write to the client; a deadline does.
+	// Before the headers there is still a refusal to write.
 	// Once the body was read whole, net/http itself reads ahead, and a deadline
 	// would look as if the client had gone.
 	d.wakeReader()
@@ -219,8 +218,7 @@ type responseBody struct {
 	io.ReadCloser
 	dog     *watchdog
 	request *requestBody // nil without one
-	cancel  context.CancelCauseFunc
-	onEnd   func(error) // io.EOF, or why it broke off
+	onEnd   func(error)  // io.EOF, or why it broke off
 }
 
 func (b *responseBody) Read(p []byte) (int, error) {
@@ -236,7 +234,7 @@ func (b *responseBody) Read(p []byte) (int, error) {
 // request's body that waits for the client, were the exchange not over.
 func (b *responseBody) Close() error {
 	if b.request != nil && !b.request.whole.Load() {
-		b.cancel(nil)
+		b.dog.ending.end(nil)
 	}
 	return b.ReadCloser.Close()
 }
