@@ -5,7 +5,7 @@
 # make build  bin/gatehouse, static        make demo   the whole story in one process
 # make test-image   the container image, built and run by podman (needs root)
 # make man    manual pages in dist/man     make sbom   dist/gatehouse.cdx.json, what is in the program (CycloneDX)
-# make bench  Gatehouse beside nginx and HAProxy (docs/benchmarks.md); BENCH=-quick to see that it works, BENCH=-grow for how its cost grows
+# make bench  Gatehouse beside nginx and HAProxy (docs/benchmarks.md); BENCH=-quick to see that it works, BENCH=-grow for how its cost grows, BENCH=-emulate to count instructions without counters
 # make soak   Gatehouse alone, under everything at once, and what it holds afterwards; SOAK="-for 1m" for a short one
 
 # The tools are pinned here and built by go run, so that they add nothing to go.mod.
@@ -206,6 +206,7 @@ bench-tools:
 	@missing=; \
 	have() { PATH="$$PATH:/usr/sbin" command -v $$1 >/dev/null || missing="$$missing $$2"; }; \
 	have nginx nginx-light; have haproxy haproxy; have wrk wrk; have h2load nghttp2-client; have perf linux-perf; \
+	case "$(BENCH)" in *-emulate*) have qemu-system-x86_64 qemu-system-x86;; esac; \
 	test -e /usr/lib/nginx/modules/ngx_http_lua_module.so || missing="$$missing libnginx-mod-http-lua"; \
 	test -n "$$(find /usr/lib -path '*/lua/5.1/cjson.so' -print -quit)" || missing="$$missing lua-cjson"; \
 	if [ -n "$$missing" ]; then \

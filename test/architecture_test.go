@@ -34,6 +34,7 @@ var arrows = map[string][]string{
 	"gateway/internal/upstream": {"gateway/internal/inject"},
 	"test":                      {},
 	"test/bench":                {},
+	"test/bench/guest":          {},
 }
 
 // keepers are the only importers of modules that must be easy to leave.

@@ -270,7 +270,7 @@ func TestReport(t *testing.T) {
 
 func TestFlags(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{{"-docs", "-quick"}, {"-docs", "-rounds", "1"}, {"-nonsense"}} {
+	for _, args := range [][]string{{"-docs", "-quick"}, {"-docs", "-emulate", "-quick"}, {"-docs", "-rounds", "1"}, {"-nonsense"}} {
 		if err := run(t.Context(), args, io.Discard); err == nil {
 			t.Errorf("%v is taken", args)
 		}

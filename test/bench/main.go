@@ -38,6 +38,8 @@ type settings struct {
 	cases, peers       string
 	quick, grow, docs  bool
 	soak, footprint    bool
+	emulate            bool
+	inside             string        // a directory that emulate has furnished, in the guest
 	length             time.Duration // of the soak
 	results            string
 }
@@ -59,11 +61,18 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags.IntVar(&s.most, "most", 1_000_000, "with -grow: the largest size that is tried")
 	flags.BoolVar(&s.soak, "soak", false, "load Gatehouse with everything at once, and look whether anything is left behind")
 	flags.BoolVar(&s.footprint, "footprint", false, "measure what Gatehouse takes of a machine: idle, under a little load and under all it can bear")
+	flags.BoolVar(&s.emulate, "emulate", false, "count instructions where the machine has no counters, in QEMU")
+	flags.StringVar(&s.inside, "inside", "", "where -emulate runs this command: the `directory` that it hands in")
 	flags.DurationVar(&s.length, "for", 10*time.Minute, "with -soak: how long, after a warm-up of a tenth of it")
 	flags.BoolVar(&s.docs, "docs", false, "write the tables and charts into docs/")
 	flags.StringVar(&s.results, "results", "", "the `directory` of the raw results; test/bench/results without it")
 	if err := flags.Parse(args); err != nil {
 		return err
+	}
+	if s.emulate {
+		if err := s.forGuest(flags); err != nil {
+			return err
+		}
 	}
 	if s.quick {
 		s.rounds, s.seconds, s.many, s.unique, s.most = 1, 1, 500, 500, min(s.most, 100)
@@ -74,7 +83,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if s.docs && s.soak && s.length < 10*time.Minute {
 		return errors.New("-docs wants a soak of ten minutes at least: what grows slowly does not show in less")
 	}
-	if s.docs && !s.soak && (s.quick || s.rounds < 3) {
+	if s.docs && !s.soak && (s.quick || s.rounds < 3 && !s.emulate) {
 		return errors.New("-docs wants three rounds at least, and not -quick: docs show what was measured with care")
 	}
 	r, err := newRig(ctx, out, s)
@@ -104,9 +113,15 @@ func (r *rig) comparison() error {
 	if err != nil {
 		return err
 	}
+	if r.emulate {
+		return r.emulated(cases, peers)
+	}
 	results, err := r.measureAll(cases, peers)
 	if err != nil {
 		return err
+	}
+	if r.inside != "" { // who waits outside makes the table
+		return r.keep("peers", results, nil, "")
 	}
 	tables := compare(cases, peers, results)
 	for _, t := range tables {

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // process is one that was started here, in a process group of its own, so that
@@ -83,26 +85,19 @@ func (p *process) tree() []int {
 	return pids
 }
 
-// processorTime is the user and system time of the processes, from
-// /proc/PID/stat (proc(5)), in clock ticks of 10 ms.
+// processorTime is the user and system time of the processes, of threads that
+// have ended, too: the CPU-time clock of each (clock_getcpuclockid(3)).
 func processorTime(pids []int) (time.Duration, error) {
-	var ticks int64
+	const exact = 2 // to the nanosecond (CPUCLOCK_SCHED, include/linux/posix-timers_types.h of Linux)
+	var total time.Duration
 	for _, pid := range pids {
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil {
-			return 0, err
+		var spent unix.Timespec
+		if err := unix.ClockGettime(int32(^pid<<3|exact), &spent); err != nil {
+			return 0, fmt.Errorf("the processor time of process %d: %w", pid, err)
 		}
-		// The second field, the name, may hold spaces, and ends at the last ")".
-		fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-		for _, i := range []int{11, 12} { // utime and stime, counted from the third
-			n, err := strconv.ParseInt(fields[i], 10, 64)
-			if err != nil {
-				return 0, err
-			}
-			ticks += n
-		}
+		total += time.Duration(spent.Nano())
 	}
-	return time.Duration(ticks) * 10 * time.Millisecond, nil
+	return total, nil
 }
 
 // resident is the memory of the processes together (VmRSS), in bytes. What

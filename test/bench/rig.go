@@ -36,7 +36,8 @@ type rig struct {
 	provider  *http.Server
 	backend   *process
 	redis     *process
-	countable bool // perf counts instructions here
+	countable bool   // perf counts instructions here
+	counted   string // by what else, if not by perf
 }
 
 func (r *rig) say(format string, args ...any) { _, _ = fmt.Fprintf(r.out, format+"\n", args...) }
@@ -48,45 +49,81 @@ func newRig(ctx context.Context, out io.Writer, s settings) (r *rig, err error) 
 			r.close()
 		}
 	}()
-	mod, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
-	if err != nil {
-		return r, fmt.Errorf("go env GOMOD: %w", err)
+	if r.dir = s.inside; r.dir == "" {
+		if err := r.settle(); err != nil {
+			return r, err
+		}
 	}
-	r.root = filepath.Dir(strings.TrimSpace(string(mod)))
-	if r.dir, err = os.MkdirTemp("", "gatehouse-bench-"); err != nil {
-		return r, err
+	programs := []string{nginx(), "wrk"}
+	if s.emulate {
+		programs = append(programs, emulator)
 	}
-	// nginx's workers run as another user, who must reach their files.
-	if err := os.Chmod(r.dir, 0o755); err != nil {
-		return r, err
-	}
-	for _, program := range []string{nginx(), "wrk"} {
+	for _, program := range programs {
 		if _, err := exec.LookPath(program); err != nil {
 			return r, fmt.Errorf("%w (make bench installs what is missing)", err)
 		}
 	}
 	raiseFiles()
-	if err := counters(ctx, r.dir); err != nil {
-		r.say("no instructions are counted: %v", err)
-	} else {
-		r.countable = true
+	if s.inside == "" && !s.emulate {
+		if err := counters(ctx, r.dir); err != nil {
+			r.say("no instructions are counted: %v", err)
+		} else {
+			r.countable = true
+		}
 	}
-	r.say("building gatehouse")
 	r.binary = filepath.Join(r.dir, "gatehouse")
-	build := exec.CommandContext(ctx, "go", "build", "-tags", "nodemo", "-trimpath", "-ldflags=-s -w", "-o", r.binary, "./cmd/gatehouse")
-	build.Dir, build.Env = r.root, append(os.Environ(), "CGO_ENABLED=0")
-	if text, err := build.CombinedOutput(); err != nil {
-		return r, fmt.Errorf("go build: %w\n%s", err, text)
+	if s.inside == "" {
+		if err := r.build("gatehouse", "./cmd/gatehouse", "-tags", "nodemo"); err != nil {
+			return r, err
+		}
 	}
 	if err := r.furnish(); err != nil {
 		return r, err
 	}
+	if s.emulate {
+		r.base.Issuer = "http://" + providerInside
+		return r, r.signers.save(r.keys())
+	}
 	return r, r.serve()
 }
 
+// settle finds the repository and makes a directory for the run.
+func (r *rig) settle() error {
+	mod, err := exec.CommandContext(r.ctx, "go", "env", "GOMOD").Output()
+	if err != nil {
+		return fmt.Errorf("go env GOMOD: %w", err)
+	}
+	r.root = filepath.Dir(strings.TrimSpace(string(mod)))
+	if r.dir, err = os.MkdirTemp("", "gatehouse-bench-"); err != nil {
+		return err
+	}
+	// nginx's workers run as another user, who must reach their files.
+	return os.Chmod(r.dir, 0o755)
+}
+
+// build builds a command of the repository into the directory of the run.
+func (r *rig) build(name, command string, flags ...string) error {
+	r.say("building %s", name)
+	args := append([]string{"build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(r.dir, name)}, flags...)
+	build := exec.CommandContext(r.ctx, "go", append(args, command)...)
+	build.Dir, build.Env = r.root, append(os.Environ(), "CGO_ENABLED=0")
+	if text, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build %s: %w\n%s", command, err, text)
+	}
+	return nil
+}
+
+// keys is the file in which a guest finds the keys of its run.
+func (r *rig) keys() string { return filepath.Join(r.dir, "keys.pem") }
+
 // furnish makes the keys, the certificate and the files that are downloaded.
 func (r *rig) furnish() (err error) {
-	if r.signers, err = newSigners(); err != nil {
+	if r.inside != "" {
+		r.signers, err = readSigners(r.keys())
+	} else {
+		r.signers, err = newSigners()
+	}
+	if err != nil {
 		return err
 	}
 	b := &r.base
@@ -145,11 +182,15 @@ func (r *rig) serve() error {
 	if err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	address := "127.0.0.1:0"
+	if r.inside != "" {
+		address = providerInside
+	}
+	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return err
 	}
-	address := listener.Addr().String()
+	address = listener.Addr().String()
 	r.base.Issuer, r.base.Echo = "http://"+address, address
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
@@ -306,7 +347,9 @@ func (r *rig) machine() string {
 			parts = append(parts, line)
 		}
 	}
-	if !r.countable {
+	if r.counted != "" {
+		parts = append(parts, r.counted)
+	} else if !r.countable {
 		parts = append(parts, "no instruction counters")
 	}
 	return strings.Join(parts, ", ")

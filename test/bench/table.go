@@ -84,10 +84,10 @@ func median(sorted []float64) float64 {
 	return (sorted[(n-1)/2] + sorted[n/2]) / 2
 }
 
-// spread is the least, the median and the most.
+// spread is the least, the median and the most, of one value itself.
 func spread(sorted []float64) string {
-	if len(sorted) == 0 {
-		return "–"
+	if len(sorted) < 2 {
+		return middle(sorted)
 	}
 	return number(sorted[0]) + " / " + number(median(sorted)) + " / " + number(sorted[len(sorted)-1])
 }

@@ -46,6 +46,42 @@ func newSigners() (s signers, err error) {
 	return s, err
 }
 
+// save writes the keys (PKCS #8) into a PEM file.
+func (s signers) save(file string) error {
+	var text []byte
+	for _, key := range []any{s.rsa, s.ec, s.ed} {
+		der, err := x509.MarshalPKCS8PrivateKey(key)
+		if err != nil {
+			return err
+		}
+		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})...)
+	}
+	return os.WriteFile(file, text, 0o600)
+}
+
+// readSigners reads what save wrote.
+func readSigners(file string) (s signers, err error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return s, err
+	}
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+		if err != nil {
+			return s, fmt.Errorf("%s: %w", file, err)
+		}
+		switch key := key.(type) {
+		case *rsa.PrivateKey:
+			s.rsa = key
+		case *ecdsa.PrivateKey:
+			s.ec = key
+		case ed25519.PrivateKey:
+			s.ed = key
+		}
+	}
+	return s, nil
+}
+
 func (s signers) key(alg string) crypto.Signer {
 	return map[string]crypto.Signer{"RS256": s.rsa, "ES256": s.ec, "EdDSA": s.ed}[alg]
 }
