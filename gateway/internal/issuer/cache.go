@@ -13,11 +13,10 @@ import (
 
 // Cache remembers verified tokens, so that a caller's second request costs a
 // look-up. An entry is found by the end of the token, most of its signature,
-// and hit only if the whole token has the same SHA-256: no other token can ever
+// and hit only if the whole token has the same digest: no other token will ever
 // hit it; the token itself is not kept. It holds facts of the token and its
-// issuer alone; time, audience and whether
-// its key still counts are decided on each request. Refused tokens never enter
-// it.
+// issuer alone; time, audience and whether its key still counts are decided on
+// each request. Refused tokens never enter it.
 //
 // It is bounded in bytes, and so in entries, since an entry counts
 // entryBytes at least. A flood of tokens that come once does not push out those

@@ -472,7 +472,7 @@ func TestVerdictsAreBounded(t *testing.T) {
 	kept := digest{1}
 	n.keep(kept, good)
 	for k := range 2 * maxRefused {
-		n.keep(sha256.Sum256(fmt.Append(nil, k)), &verdict{refusal: token.Errorf(token.InvalidToken, "")})
+		n.keep(digestOf(token.NewRaw(fmt.Sprint(k))), &verdict{refusal: token.Errorf(token.InvalidToken, "")})
 	}
 	n.refused.CleanUp()
 	if size := n.refused.EstimatedSize(); size > maxRefused {
@@ -482,7 +482,7 @@ func TestVerdictsAreBounded(t *testing.T) {
 		t.Error("refused tokens pushed out an active one")
 	}
 	for k := range 2 * maxVerdictBytes / entryBytes {
-		n.keep(sha256.Sum256(fmt.Append(nil, "a", k)), good)
+		n.keep(digestOf(token.NewRaw(fmt.Sprint("a", k))), good)
 	}
 	n.active.CleanUp()
 	if bytes := n.active.WeightedSize(); bytes > maxVerdictBytes {

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unsafe"
 
 	"github.com/maypok86/otter/v2"
 	"golang.org/x/sync/singleflight"
@@ -32,14 +31,6 @@ type introspection struct {
 	flights singleflight.Group // by token: requests that bring one at the same time share a call
 	// Two stores: a flood of made-up tokens must not push out those in use.
 	active, refused *otter.Cache[digest, *verdict]
-}
-
-// digest names a whole token.
-type digest [sha256.Size]byte
-
-func digestOf(raw token.Raw) digest {
-	s := raw.Reveal()
-	return sha256.Sum256(unsafe.Slice(unsafe.StringData(s), len(s))) // it is only read
 }
 
 // verdict is what the issuer said of a token, immutable.
@@ -164,7 +155,7 @@ func (i *Issuer) introspect(ctx context.Context, raw token.Raw, local *token.Ver
 		if err != nil {
 			return nil, err
 		}
-		v := i.decide(answer, d, local)
+		v := i.decide(answer, raw, local)
 		n.keep(d, v)
 		return v, nil
 	})
@@ -193,12 +184,12 @@ func (i *Issuer) untold(err error) *token.Error {
 }
 
 // decide makes a verdict of an answer.
-func (i *Issuer) decide(a answered, d digest, local *token.Verified) *verdict {
+func (i *Issuer) decide(a answered, raw token.Raw, local *token.Verified) *verdict {
 	now := i.o.Now()
 	v := &verdict{}
 	switch {
 	case a.active:
-		v.facts, v.refusal = i.vouched(a.claims, d, local)
+		v.facts, v.refusal = i.vouched(a.claims, raw, local)
 	case local != nil:
 		v.refusal = token.Errorf(token.RevokedToken, "issuer %s: introspection says that the token is not active", i.o.Name)
 	default:
@@ -220,7 +211,7 @@ func (i *Issuer) decide(a answered, d digest, local *token.Verified) *verdict {
 
 // vouched reads what an answer says of an active token (RFC 7662 §2.2), and
 // refuses what does not fit.
-func (i *Issuer) vouched(claims token.Claims, d digest, local *token.Verified) (*facts, *token.Error) {
+func (i *Issuer) vouched(claims token.Claims, raw token.Raw, local *token.Verified) (*facts, *token.Error) {
 	t := &compact{claims: claims, answer: true}
 	at, refusal := i.times(t)
 	if refusal != nil {
@@ -255,10 +246,11 @@ func (i *Issuer) vouched(claims token.Claims, d digest, local *token.Verified) (
 		return nil, i.invalid(t, "sub is %s; that of the token is %s", show(claims.Get("sub")), show(sub))
 	}
 	privileges, found := i.privileges(claims)
+	sum := sha256.Sum256([]byte(raw.Reveal()))
 	return &facts{issuer: i, nbf: at.nbf, hasNbf: at.hasNbf, verified: token.Verified{
 		Issuer:            i.o.Name,
 		Claims:            claims,
-		Hash:              base64.RawURLEncoding.EncodeToString(d[:]),
+		Hash:              base64.RawURLEncoding.EncodeToString(sum[:]),
 		Expires:           at.exp,
 		IssuedAt:          at.iat,
 		HasIssuedAt:       at.hasIat,
