@@ -89,8 +89,8 @@ func (g *Gateway) exchange(s *snapshot, w http.ResponseWriter, r *http.Request) 
 	x.recorder = recorder{ResponseWriter: w, strip: s.inject}
 	x.w = &x.recorder
 	x.client, x.trusted = s.proxies.client(r)
-	x.requestID = requestID(r, x.trusted)
-	x.trace = traceOf(r, x.trusted)
+	id, trace := newIDs()
+	x.requestID, x.trace = requestID(r, x.trusted, id), traceOf(r, x.trusted, trace)
 	return x
 }
 

@@ -64,8 +64,9 @@ func (h *logHandler) request(ctx context.Context, level slog.Level, attrs []slog
 }
 
 // appendJSONLine appends the line that a [slog.JSONHandler] without options
-// writes for a record. It is not ok where a text is not ASCII or has control
-// characters, or a value is none that a request's line has: slog knows how.
+// writes for a record, whose keys are the gateway's own and plain. It is not ok
+// where a text is not ASCII or has control characters, or a value is none that a
+// request's line has: slog knows how.
 func appendJSONLine(line []byte, at time.Time, level slog.Level, message string, attrs []slog.Attr) (_ []byte, ok bool) {
 	line = append(line, `{"time":"`...)
 	line = at.AppendFormat(line, time.RFC3339Nano)
@@ -75,11 +76,7 @@ func appendJSONLine(line []byte, at time.Time, level slog.Level, message string,
 	line = append(line, message...)
 	line = append(line, '"')
 	for _, a := range attrs {
-		line = append(line, ',')
-		if line, ok = appendJSONText(line, a.Key); !ok {
-			return nil, false
-		}
-		line = append(line, ':')
+		line = append(append(append(line, `,"`...), a.Key...), `":`...)
 		switch v := a.Value; v.Kind() {
 		case slog.KindString:
 			if line, ok = appendJSONText(line, v.String()); !ok {
@@ -103,31 +100,42 @@ func appendJSONLine(line []byte, at time.Time, level slog.Level, message string,
 func appendJSONText(line []byte, s string) (_ []byte, ok bool) {
 	line = append(line, '"')
 	done := 0
-	for i := 0; i < len(s); i++ {
-		if rest := s[i:]; len(rest) >= 8 && plain(rest) {
-			i += 7
-			continue
-		}
-		switch c := s[i]; {
-		case c < ' ' || c >= utf8.RuneSelf:
-			return nil, false
-		case c == '"' || c == '\\':
-			line = append(line, s[done:i]...)
-			line = append(line, '\\', c)
-			done = i + 1
+	if !plain(s) {
+		for i := range len(s) {
+			switch c := s[i]; {
+			case c < ' ' || c >= utf8.RuneSelf:
+				return nil, false
+			case c == '"' || c == '\\':
+				line = append(line, s[done:i]...)
+				line = append(line, '\\', c)
+				done = i + 1
+			}
 		}
 	}
 	line = append(line, s[done:]...)
 	return append(line, '"'), true
 }
 
-// plain says whether each of the first eight bytes of s stands for itself in a
-// JSON text. A subtraction that borrows does so from a byte that is not plain.
+// plain says of s, if it has eight bytes or more, whether each stands for itself
+// in a JSON text; the last eight are looked at together, too.
 func plain(s string) bool {
+	if len(s) < 8 {
+		return false
+	}
+	odd := oddBytes(s[len(s)-8:])
+	for ; len(s) >= 8; s = s[8:] {
+		odd |= oddBytes(s)
+	}
+	return odd == 0
+}
+
+// oddBytes is 0 if each of the first eight bytes of s stands for itself in a JSON
+// text. A subtraction that borrows does so from a byte that is odd anyway.
+func oddBytes(s string) uint64 {
 	const each, top = 0x0101010101010101, 0x8080808080808080
-	s = s[:8]
+	_ = s[7]
 	x := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
 		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
 	control, quote, backslash := x-each*' ', x^each*'"'-each, x^each*'\\'-each
-	return (x|control|quote|backslash)&top == 0
+	return (x | control | quote | backslash) & top
 }

@@ -119,7 +119,7 @@ func (g *Gateway) revokeToken(w http.ResponseWriter, r *http.Request, s *snapsho
 		return
 	}
 	g.auditRevocation(s, planned.record(g.now(), revocationRecord{
-		Door: doorRevocation, Action: "revoke", Actor: c.String(), Client: c.ip.String(), RequestID: requestID(r, false),
+		Door: doorRevocation, Action: "revoke", Actor: c.String(), Client: c.ip.String(), RequestID: randomHex(16),
 	}))
 	w.WriteHeader(http.StatusOK)
 }

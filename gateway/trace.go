@@ -8,12 +8,18 @@ import (
 	"strings"
 )
 
+// newIDs are ids for a request that has none, in one allocation.
+func newIDs() (request, trace string) {
+	ids := randomHex(16 + 24)
+	return ids[:32], ids[32:]
+}
+
 // requestID returns the id that a trusted proxy gave the request, or a new one.
-func requestID(r *http.Request, trusted bool) string {
+func requestID(r *http.Request, trusted bool, fresh string) string {
 	if ids := r.Header["X-Request-Id"]; trusted && len(ids) == 1 && isID(ids[0]) {
 		return ids[0]
 	}
-	return randomHex(16)
+	return fresh
 }
 
 // isID keeps what goes into every log line short and plain.
@@ -53,9 +59,8 @@ func (t trace) id() string     { return t.traceID }
 func (t trace) parent() string { return "00-" + t.traceID + "-" + t.parentID + "-" + t.flags }
 
 // traceOf extends the trace of a trusted proxy or begins one.
-func traceOf(r *http.Request, trusted bool) trace {
-	ids := randomHex(24) // both in one allocation
-	t := trace{traceID: ids[:32], parentID: ids[32:], flags: "00"}
+func traceOf(r *http.Request, trusted bool, fresh string) trace {
+	t := trace{traceID: fresh[:32], parentID: fresh[32:], flags: "00"}
 	if lines := r.Header["Traceparent"]; trusted && len(lines) == 1 {
 		if id, caller, flags, ok := parseTraceparent(lines[0]); ok {
 			t.traceID, t.callerID, t.flags = id, caller, flags

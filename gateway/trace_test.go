@@ -30,7 +30,7 @@ func TestTrace(t *testing.T) {
 			if c.header != "" {
 				h.Set("Traceparent", c.header)
 			}
-			got := traceOf(&http.Request{Header: h}, c.trusted)
+			got := traceOf(&http.Request{Header: h}, c.trusted, randomHex(24))
 			if _, _, _, ok := parseTraceparent(got.parent()); !ok {
 				t.Errorf("%q is no traceparent", got.parent())
 			}
@@ -56,7 +56,7 @@ func TestRequestID(t *testing.T) {
 		{"with a quote", `a"b`, true, false},
 		{"empty", "", true, false},
 	} {
-		got := requestID(&http.Request{Header: http.Header{"X-Request-Id": {c.header}}}, c.trusted)
+		got := requestID(&http.Request{Header: http.Header{"X-Request-Id": {c.header}}}, c.trusted, randomHex(16))
 		if (got == c.header) != c.kept || !isID(got) {
 			t.Errorf("%s: got %q", c.name, got)
 		}

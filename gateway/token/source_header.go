@@ -101,31 +101,45 @@ func alike(a, b string) bool {
 }
 
 // isToken68 reports whether s is a b64token of RFC 6750 §2.1. Every request with
-// a token asks: bytes are looked up eight at a time.
+// a token asks: eight bytes are looked at at a time.
 func isToken68(s string) bool {
 	body := strings.TrimRight(s, "=")
 	if body == "" {
 		return false
 	}
-	var outside byte
-	for ; len(body) >= 8; body = body[8:] {
-		outside |= outsideToken68[body[0]] | outsideToken68[body[1]] | outsideToken68[body[2]] | outsideToken68[body[3]] |
-			outsideToken68[body[4]] | outsideToken68[body[5]] | outsideToken68[body[6]] | outsideToken68[body[7]]
+	for len(body) >= 8 && usual(body) {
+		body = body[8:]
 	}
 	for i := range len(body) {
-		outside |= outsideToken68[body[i]]
+		if !inToken68[body[i]] {
+			return false
+		}
 	}
-	return outside == 0
+	return true
 }
 
-// outsideToken68 is 1 for every byte that a b64token cannot have before its
-// trailing "=", and 0 for the others.
-var outsideToken68 = func() (outside [256]byte) {
-	for i := range outside {
-		outside[i] = 1
+// usual says whether the first eight bytes of s are what base64url and dots make
+// up: letters, digits, "-", ".", "/" and "_". As all are below 0x80, no sum of
+// one byte runs over into the next.
+func usual(s string) bool {
+	const each, top = 0x0101010101010101, 0x8080808080808080
+	_ = s[7]
+	x := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+	if x&top != 0 {
+		return false
 	}
+	lower := x | each*0x20
+	letters := (lower + each*(0x80-'a')) &^ (lower + each*(0x7f-'z'))
+	digits := (x + each*(0x80-'-')) &^ (x + each*(0x7f-'9')) // and "-./", which stand before them
+	underscores := ^(x ^ each*'_' + each*0x7f)
+	return (letters|digits|underscores)&top == top
+}
+
+// inToken68 has the bytes of a b64token but its trailing "=".
+var inToken68 = func() (in [256]bool) {
 	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/") {
-		outside[c] = 0
+		in[c] = true
 	}
-	return outside
+	return in
 }()
