@@ -104,10 +104,11 @@ func (c *clientConn) wake() {
 }
 
 // settle sets the deadline that counts, unless the one that is set comes
-// before it by the slack at most.
+// before it by the slack at most, and by an eighth of the time that is left: a
+// refused body gets a second, which one of before may leave nothing of.
 func (c *clientConn) settle() error {
 	r := &c.reads
-	if early := r.wanted.Sub(r.set); 0 <= early && early <= c.listener.slack {
+	if early := r.wanted.Sub(r.set); early == 0 || 0 < early && early <= min(c.listener.slack, time.Until(r.wanted)/8) {
 		return nil
 	}
 	r.set = r.wanted

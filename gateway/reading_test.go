@@ -172,7 +172,8 @@ func (c *fewDeadlines) Read(p []byte) (int, error) { return len(p), nil }
 
 func TestReadsHaveTheirDeadline(t *testing.T) {
 	const slack = time.Second
-	base := time.Now().Add(time.Hour)
+	base, soon := time.Now().Add(time.Hour), time.Now().Add(7*slack)
+	gone := time.Now().Add(-slack / 4)
 	never, past := time.Time{}, time.Unix(1, 0)
 	for name, test := range map[string]struct {
 		secure bool
@@ -187,6 +188,8 @@ func TestReadsHaveTheirDeadline(t *testing.T) {
 		"one a little later stands":     {false, [][]time.Time{{base}, {never, base.Add(slack)}}, []time.Time{base}},
 		"one later does not":            {false, [][]time.Time{{base}, {base.Add(slack + 1)}}, []time.Time{base, base.Add(slack + 1)}},
 		"nor does a sum of small steps": {false, [][]time.Time{{base}, {base.Add(slack)}, {base.Add(2 * slack)}}, []time.Time{base, base.Add(2 * slack)}},
+		"nor if little time is left":    {false, [][]time.Time{{soon}, {never, soon.Add(slack)}}, []time.Time{soon, soon.Add(slack)}},
+		"nor if the one set is over":    {false, [][]time.Time{{gone}, {never, gone.Add(slack)}}, []time.Time{gone, gone.Add(slack)}},
 		"one earlier counts":            {false, [][]time.Time{{base}, {base.Add(-1)}}, []time.Time{base, base.Add(-1)}},
 		"taken off":                     {false, [][]time.Time{{base}, {never}}, []time.Time{base, never}},
 		"past, then taken off":          {false, [][]time.Time{{base}, {past, never}}, []time.Time{base, never}},
