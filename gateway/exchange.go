@@ -411,7 +411,13 @@ func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 // straight from the target, so their headers are looked at here.
 func (w *recorder) WriteHeader(status int) {
 	if status < 200 {
-		w.strip.Response(w.Header())
+		h := w.Header()
+		w.strip.Response(h)
+		// HTTP/2's writer may still read the headers when the client's reset has it
+		// return, and a map that is read and written ends the process. It reads a
+		// copy where one of them is not for such a response.
+		h["Transfer-Encoding"] = nil
+		defer delete(h, "Transfer-Encoding")
 	} else if w.status == 0 {
 		w.status = status
 		w.close()
