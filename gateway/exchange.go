@@ -86,7 +86,7 @@ func (g *Gateway) begin(s *snapshot, w http.ResponseWriter, r *http.Request) *ex
 func (g *Gateway) exchange(s *snapshot, w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{gateway: g, snapshot: s, r: r, start: g.now()}
 	x.entered = x.start
-	x.recorder = recorder{ResponseWriter: w, strip: s.inject}
+	x.recorder = recorder{ResponseWriter: w, strip: s.inject, finalOnly: !r.ProtoAtLeast(1, 1)}
 	x.w = &x.recorder
 	x.client, x.trusted = s.proxies.client(r)
 	id, trace := newIDs()
@@ -402,6 +402,8 @@ type recorder struct {
 	last   bool // no request may follow on the connection
 	status int  // 0 until the final status is written
 	bytes  int64
+
+	finalOnly bool // HTTP/1.0 has no informational responses (RFC 9110 §15.2)
 }
 
 // Unwrap lets http.ResponseController reach the connection.
@@ -410,6 +412,9 @@ func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 // WriteHeader implements http.ResponseWriter. Informational responses come
 // straight from the target, so their headers are looked at here.
 func (w *recorder) WriteHeader(status int) {
+	if status < 200 && w.finalOnly {
+		return
+	}
 	if status < 200 {
 		h := w.Header()
 		w.strip.Response(h)

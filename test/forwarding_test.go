@@ -76,6 +76,31 @@ routes:
 	}
 }
 
+// RFC 9110 §15.2: "a server MUST NOT send a 1xx response to an HTTP/1.0 client."
+func TestInformationalResponsesAreOfHTTP11(t *testing.T) {
+	t.Parallel()
+	b := newBackend(t)
+	g := start(t, fill(`
+routes:
+  - match: /{rest...}
+    public: true
+    upstream: BACKEND
+`, "BACKEND", b.URL))
+	b.Answer = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+	for version, first := range map[string]string{"1.0": "HTTP/1.0 200 OK\r\n", "1.1": "HTTP/1.1 103 Early Hints\r\n"} {
+		conn, err := net.Dial("tcp", g.listen)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(conn, "GET /x HTTP/"+version+"\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+		answer, err := io.ReadAll(conn)
+		_ = conn.Close()
+		if err != nil || !strings.HasPrefix(string(answer), first) || !strings.HasSuffix(string(answer), "\r\n\r\nok") {
+			t.Errorf("HTTP/%s: %q, %v", version, answer, err)
+		}
+	}
+}
+
 func TestDeadBackendIs502AndSlowOne504(t *testing.T) {
 	t.Parallel()
 	hangs := hanging(t)

@@ -385,3 +385,48 @@ func TestTimeoutEndsEveryWay(t *testing.T) {
 		}
 	}
 }
+
+// Who was answered before the request was sent whole, and neither goes on nor
+// goes away, must not hold the connection.
+func TestAnsweredEarlyAndSilent(t *testing.T) {
+	for name, rest := range map[string]string{
+		"a length": "Content-Length: 10\r\n\r\nabc",
+		"chunks":   "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+		"none yet": "Content-Length: 10\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			target, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = target.Close() }()
+			go func() {
+				conn, err := target.Accept()
+				if err != nil {
+					return
+				}
+				defer func() { _ = conn.Close() }()
+				_, _ = conn.Read(make([]byte, 1000))
+				_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly")
+				_, _ = io.Copy(io.Discard, conn)
+			}()
+			s, results := front(t, "http://"+target.Addr().String(), nil)
+			conn, err := net.Dial("tcp", s.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = conn.Close() }()
+			_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+			if _, err := io.WriteString(conn, "POST / HTTP/1.1\r\nHost: localhost\r\n"+rest); err != nil {
+				t.Fatal(err)
+			}
+			answer, err := io.ReadAll(conn)
+			if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 200") || !strings.Contains(string(answer), "early") {
+				t.Fatalf("%q, %v", answer, err)
+			}
+			if err := <-results; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
