@@ -94,6 +94,7 @@ func TestCheckWatchesEveryFileItReads(t *testing.T) {
 	replace(t, at("routes.yaml"), watchedRoutes)
 	write(t, at("keys/main.pem"), "nothing")
 	w.says(t, "neither PEM")
+	eventually(t, "check --watch says its last line", func() bool { return strings.HasSuffix(w.output.String(), " has 1 fault\n") })
 	if n := strings.Count(w.output.String()[before:], "\n"); n != 3 {
 		t.Errorf("%d lines for one change:\n%s", n, w.output.String()[before:])
 	}
