@@ -39,7 +39,7 @@ var allGrowth = []growth{
 		lines: func(r *rig, w io.Writer, n int) error {
 			return r.oneToken(w, n, func(i int) string { return fmt.Sprintf("\t/heroes\tcaller-%08d", i) })
 		}},
-	{Name: "revocations", About: "revoked tokens in the replica, none of which comes", sizes: []int{0, 1000, 100_000, 1_000_000}, revocations: true},
+	{Name: "revocations", About: "revoked tokens in the replica, none of which comes", sizes: []int{0, 1000, 100_000, 1_000_000, 10_000_000}, revocations: true},
 	{Name: "connections", About: "idle connections of clients, kept alive", sizes: []int{10, 1000, 10_000, 20_000}, idle: true},
 	{Name: "issuers", About: "issuers of one route, all of which sign", sizes: []int{1, 10, 100, 1000}, fill: true,
 		set: func(s *site, n int) { s.Issuers = upTo(n - 1) },
@@ -172,6 +172,11 @@ func (r *rig) grown(g growth, n int) (result, error) {
 	got.First = float64(run.first.Microseconds()) / 1000
 	if got.Idle, err = resident(run.tree()); err != nil {
 		return got, err
+	}
+	if g.revocations {
+		if err := run.rests(r.ctx); err != nil {
+			return got, err
+		}
 	}
 	if g.idle {
 		held, err := r.hold(run.site.Listen, n)

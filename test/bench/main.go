@@ -58,7 +58,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags.IntVar(&s.unique, "unique", 60000, "tokens to sign for the cases where each is seen once; a round ends when they are used up")
 	flags.BoolVar(&s.quick, "quick", false, "one short round of few cases, to see that all works; its figures mean nothing")
 	flags.BoolVar(&s.grow, "grow", false, "measure how Gatehouse's cost grows, instead of its peers; -cases are the tables")
-	flags.IntVar(&s.most, "most", 1_000_000, "with -grow: the largest size that is tried")
+	flags.IntVar(&s.most, "most", 1_000_000, "with -grow: the largest size that is tried; 10000000 has as many revocations, and wants 8 GiB of memory")
 	flags.BoolVar(&s.soak, "soak", false, "load Gatehouse with everything at once, and look whether anything is left behind")
 	flags.BoolVar(&s.footprint, "footprint", false, "measure what Gatehouse takes of a machine: idle, under a little load and under all it can bear")
 	flags.BoolVar(&s.emulate, "emulate", false, "count instructions where the machine has no counters, in QEMU")

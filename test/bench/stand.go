@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -78,7 +79,7 @@ func (r *rig) raise(s site, c benchCase, env []string) (*stand, error) {
 	if run.process, err = launch(cmd, output); err != nil {
 		return nil, err
 	}
-	for time.Since(begin) < time.Minute {
+	for time.Since(begin) < 5*time.Minute { // ten million revocations take a while to read
 		if err := r.ctx.Err(); err != nil {
 			run.stop()
 			return nil, err
@@ -95,6 +96,29 @@ func (r *rig) raise(s site, c benchCase, env []string) (*stand, error) {
 	}
 	run.stop()
 	return nil, fmt.Errorf("%s never answered with 200: %s", s.Name, run.said())
+}
+
+// rests waits until a site does no more of itself: it answers once it knows
+// what is revoked, and then asks Redis when each of them ends.
+func (s *stand) rests(ctx context.Context) error {
+	const look = time.Second
+	before := time.Duration(-1)
+	for range 300 {
+		spent, err := processorTime(s.pids())
+		if err != nil {
+			return err
+		}
+		if before >= 0 && spent-before < look/50 {
+			return nil
+		}
+		before = spent
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(look):
+		}
+	}
+	return errors.New("it does not come to rest")
 }
 
 // newClient speaks the protocol of a case.
