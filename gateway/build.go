@@ -63,6 +63,7 @@ func (b *builder) build() (*snapshot, error) {
 		actors:     map[string]policy.ActorClaims{},
 		drained:    make(chan struct{}),
 	}
+	s.tokenHeaders = tokenHeaders(b.cfg.Issuers)
 	b.injection(s)
 	b.serverTLS(s)
 	b.redis(s)
@@ -106,7 +107,6 @@ func (b *builder) build() (*snapshot, error) {
 	for _, c := range b.cfg.Routes {
 		s.routes = append(s.routes, b.route(s, c))
 	}
-	s.tokenHeaders = tokenHeaders(b.cfg.Issuers)
 	b.revocation(s)
 	b.audit(s)
 	b.tracing(s)
@@ -136,7 +136,7 @@ func carry[O, T any](old *part[O, T], options O, make func() (T, error)) (*part[
 
 func (b *builder) injection(s *snapshot) {
 	c := b.cfg.Headers
-	o := inject.Options{Prefix: c.Prefix, MaxBytes: c.MaxBytes}
+	o := inject.Options{Prefix: c.Prefix, MaxBytes: c.MaxBytes, Tokens: s.tokenHeaders}
 	if c.Claims != nil {
 		o.Claims = map[string]inject.Claim{}
 	}

@@ -69,6 +69,7 @@ func (x *exchange) preflight() {
 	}
 	x.route.rewrite.response.apply(h)
 	h.Set("X-Request-Id", x.requestID)
+	x.leaveBody(h)
 	x.w.WriteHeader(a.status)
 }
 

@@ -241,7 +241,10 @@ func (x *exchange) boundBody() error {
 	case x.r.ContentLength > limit:
 		return refuse(bodyTooLarge, "the body has %d bytes; max_body is %d", x.r.ContentLength, limit)
 	default:
-		x.r.Body = http.MaxBytesReader(x.w.ResponseWriter, x.r.Body, limit)
+		// A transport reads the body beside the response, whose headers are not
+		// its own: told of the writer, it would set one (Connection: close) while
+		// they are written, and concurrent writes of a map end the process.
+		x.r.Body = http.MaxBytesReader(nil, x.r.Body, limit)
 	}
 	return nil
 }

@@ -37,7 +37,7 @@ func misses(issuer string, c config.Misses) (func(context.Context) *token.Error,
 		var refused *limit.Refused
 		if _, err := limit.Take(ctx, []*limit.Limiter{l}, limit.Subject{IP: ip}); errors.As(err, &refused) {
 			refusal := token.Errorf(rateLimited, "issuer %s is asked about no more tokens of this address now (introspection.misses)", issuer)
-			refusal.RetryAfter = refused.RetryAfter
+			refusal.RetryAfter, refusal.Cause = refused.RetryAfter, refused
 			return refusal
 		}
 		return nil

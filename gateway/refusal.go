@@ -117,7 +117,11 @@ func asRefusal(err error) *refusal {
 	case errors.As(err, &own):
 		return own
 	case errors.As(err, &tokenError):
-		return &refusal{reason: tokenError.Reason, detail: tokenError.Detail, retryAfter: tokenError.RetryAfter, aboutToken: true}
+		f := &refusal{reason: tokenError.Reason, detail: tokenError.Detail, retryAfter: tokenError.RetryAfter, aboutToken: true}
+		if errors.As(tokenError, &limited) { // how many tokens an issuer is asked about is limited, too
+			f.limit = limited
+		}
+		return f
 	case errors.As(err, &bad):
 		return refuse(badPath, "%s", bad.Detail)
 	case errors.As(err, &notFound):

@@ -97,8 +97,10 @@ func TestMissesAreLimited(t *testing.T) {
 	get(minted("made-up-token-2")).refused(t, http.StatusUnauthorized, "invalid_token")
 	a := get(minted("made-up-token-3"))
 	a.refused(t, http.StatusTooManyRequests, "rate_limited")
-	if a.header.Get("Retry-After") == "" {
-		t.Error("no Retry-After")
+	for _, name := range []string{"Retry-After", "RateLimit", "RateLimit-Policy"} {
+		if a.header.Get(name) == "" {
+			t.Errorf("no %s", name)
+		}
 	}
 	// What is remembered, and what is no opaque token, is not asked about.
 	get(token).is(t, http.StatusOK)

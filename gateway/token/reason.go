@@ -28,10 +28,14 @@ type Error struct {
 	Reason     Reason
 	Detail     string
 	RetryAfter time.Duration // how long the caller should wait; 0 if that is not known
+	Cause      error         // what it comes from, for errors.As; nil if nobody need know
 }
 
 // Error returns the reason and the detail.
 func (e *Error) Error() string { return string(e.Reason) + ": " + e.Detail }
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Cause }
 
 // Errorf makes an [Error] with a formatted detail.
 func Errorf(r Reason, format string, args ...any) *Error {

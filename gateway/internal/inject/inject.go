@@ -26,6 +26,7 @@ type Options struct {
 	Prefix   string           // lower case letters, digits and hyphens, ends in a hyphen: x-jwt-
 	Claims   map[string]Claim // by the header's suffix; nil: all top-level claims
 	MaxBytes int              // names and values together; 0: DefaultMaxBytes
+	Tokens   []string         // headers in which a token may stand: no trailer has their names
 }
 
 // Claim is one claim that becomes a header.
@@ -47,6 +48,7 @@ type Rules struct {
 	all      bool      // every top-level claim
 	claims   []chosen  // else these, sorted by their keys
 	named    []string  // names given in Options.Claims, lower case
+	tokens   []string  // those of Options.Tokens, folded
 	maxBytes int
 	owners   [2]owner // of what tokens remember: without and with iss always
 
@@ -78,6 +80,9 @@ func New(o Options) (*Rules, error) {
 	}
 	if r.maxBytes == 0 {
 		r.maxBytes = DefaultMaxBytes
+	}
+	for _, name := range o.Tokens {
+		r.tokens = append(r.tokens, folded(name))
 	}
 	r.iss = r.header("iss")
 	r.act = [2]string{r.header("act-iss"), r.header("act-sub")}

@@ -36,7 +36,7 @@ const wouldRefuse = "x-gatehouse-would-refuse" // as [folds] wants it
 func (r *Rules) Request(h http.Header, trusted bool) {
 	for name := range h {
 		switch {
-		case startsWith(name, r.prefix), folds(name, wouldRefuse), r.isNamed(name), saysPath(name):
+		case startsWith(name, r.prefix), folds(name, wouldRefuse), anyFolds(name, r.named), saysPath(name):
 			delete(h, name)
 		case forwarding(name) && !(trusted && exact(name)):
 			delete(h, name)
@@ -51,7 +51,7 @@ func (r *Rules) Request(h http.Header, trusted bool) {
 // says another path (X-Original-Url, X-Rewrite-Url) it returns in any spelling.
 func (r *Rules) Forged(h http.Header, any bool) string {
 	for name := range h {
-		if (any || !exact(name)) && (startsWith(name, r.prefix) || folds(name, wouldRefuse) || r.isNamed(name)) || saysPath(name) {
+		if (any || !exact(name)) && (startsWith(name, r.prefix) || folds(name, wouldRefuse) || anyFolds(name, r.named)) || saysPath(name) {
 			return name
 		}
 	}
@@ -63,17 +63,12 @@ func (r *Rules) Forged(h http.Header, any bool) string {
 // routing and authentication fields in trailers.
 //
 // Fields that say who is calling, ask for another method or frame the message go
-// as well: a backend that merges trailers into its headers would read another
-// token there than the one that was verified.
+// as well, those of [Options].Tokens among them: a backend that merges trailers
+// into its headers would read another token there than the one that was verified.
 func (r *Rules) Trailer(t http.Header) {
 	r.Request(t, false)
 	for name := range t {
-		for _, forbidden := range notTrailers {
-			if folds(name, forbidden) {
-				delete(t, name)
-			}
-		}
-		if startsWith(name, "content-") {
+		if startsWith(name, "content-") || anyFolds(name, notTrailers[:]) || anyFolds(name, r.tokens) {
 			delete(t, name)
 		}
 	}
@@ -91,8 +86,9 @@ func (r *Rules) Response(h http.Header) {
 	}
 }
 
-func (r *Rules) isNamed(name string) bool {
-	for _, n := range r.named {
+// anyFolds says whether one of the folded names is name.
+func anyFolds(name string, names []string) bool {
+	for _, n := range names {
 		if folds(name, n) {
 			return true
 		}

@@ -16,7 +16,7 @@ import (
 )
 
 func named(t testing.TB) *Rules {
-	return rules(t, Options{Claims: map[string]Claim{
+	return rules(t, Options{Tokens: []string{"X-Access-Token"}, Claims: map[string]Claim{
 		"mail": {Path: token.MustPath("email"), Header: "X-User-Email"},
 		"user": {Path: token.MustPath("sub")},
 	}})
@@ -90,7 +90,7 @@ func TestRequest(t *testing.T) {
 func TestTrailerAndResponse(t *testing.T) {
 	all := func() http.Header {
 		h := http.Header{}
-		for _, name := range []string{"X-Jwt-Sub", "X_jwt_sub", "X-User-Email", "X-Forwarded-For", "Etag"} {
+		for _, name := range []string{"X-Jwt-Sub", "X_jwt_sub", "X-User-Email", "X-Forwarded-For", "Authorization", "X-Access-Token", "X_access_token", "Content-Type", "Etag"} {
 			h[name] = nil // an announced trailer has no value yet
 		}
 		return h
@@ -104,7 +104,7 @@ func TestTrailerAndResponse(t *testing.T) {
 	}
 	response := all()
 	named(t).Response(response)
-	if got := keys(response); got != "Etag X-Forwarded-For X-User-Email" {
+	if got := keys(response); got != "Authorization Content-Type Etag X-Access-Token X-Forwarded-For X-User-Email X_access_token" {
 		t.Errorf("response: %s", got)
 	}
 }

@@ -1,0 +1,109 @@
+package gateway
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A transport reads a body in a goroutine of its own, while the headers of an
+// answer that came early are written. The race detector tells.
+func TestABodyOutgrowsItsBoundBesideItsAnswer(t *testing.T) {
+	early, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = early.Close() }()
+	go func() {
+		for {
+			conn, err := early.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer func() { _ = conn.Close() }()
+				if _, err := http.ReadRequest(bufio.NewReader(conn)); err != nil {
+					return
+				}
+				_, _ = io.WriteString(conn, "HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly")
+				_, _ = io.Copy(io.Discard, conn)
+			}()
+		}
+	}()
+	b := newBench(t, func(http.ResponseWriter, *http.Request) {}, fmt.Sprintf(`
+  - match: POST /bounded
+    public: true
+    max_body: 10B
+    upstream: http://%s
+`, early.Addr()))
+	statuses := map[int]int{}
+	for range 200 {
+		conn, err := net.Dial("tcp", b.front.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+		if _, err := io.WriteString(conn, "POST /bounded HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n14\r\n"+strings.Repeat("a", 20)+"\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		in := bufio.NewReader(conn)
+		for {
+			res, err := http.ReadResponse(in, nil)
+			if err != nil {
+				break // the answer was under way, and is broken off
+			}
+			if res.StatusCode < 200 {
+				continue
+			}
+			statuses[res.StatusCode]++
+			if !res.Close {
+				t.Errorf("%s on a connection that stays", res.Status)
+			}
+			break
+		}
+		_ = conn.Close()
+	}
+	if statuses[http.StatusOK]+statuses[http.StatusRequestEntityTooLarge] == 0 {
+		t.Errorf("nobody was answered: %v", statuses)
+	}
+}
+
+// A browser sends no body with a preflight. Who announces one and keeps silent
+// is answered, and let go.
+func TestAPreflightIsAnsweredThatKeepsItsBody(t *testing.T) {
+	b := newBench(t, func(http.ResponseWriter, *http.Request) {}, `
+  - match: GET /shared
+    public: true
+    cors:
+      allow_origins: [https://app.example]
+    upstream: http://127.0.0.1:1
+`)
+	for _, body := range []string{"Content-Length: 10\r\n\r\n", "Content-Length: 1000000\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", "\r\n"} {
+		conn, err := net.Dial("tcp", b.front.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+		if _, err := io.WriteString(conn, "OPTIONS /shared HTTP/1.1\r\nHost: x\r\nOrigin: https://app.example\r\nAccess-Control-Request-Method: GET\r\n"+body); err != nil {
+			t.Fatal(err)
+		}
+		in := bufio.NewReader(conn)
+		res, err := http.ReadResponse(in, nil)
+		if err != nil || res.StatusCode != http.StatusNoContent || res.Header.Get("Access-Control-Allow-Origin") != "https://app.example" {
+			t.Fatalf("%q: %v, %v", body, res, err)
+		}
+		if body == "\r\n" {
+			if res.Close {
+				t.Errorf("a preflight without a body costs its connection")
+			}
+		} else if _, err := io.Copy(io.Discard, in); err != nil {
+			t.Errorf("%q: the connection stays open: %v", body, err)
+		}
+		_ = conn.Close()
+	}
+}
