@@ -47,6 +47,7 @@ type exchange struct {
 	route      *builtRoute     // nil until one matched
 	asksFirst  bool            // a CORS preflight, which the gateway answers
 	path       string          // the canonical escaped path
+	overrides  []string        // methods other than its own that the target may take it to have
 	signed     *token.Verified // nil until its issuer vouched for the token
 	verified   *token.Verified // the same, once its bearer may use it
 	actor      policy.Actor    // who acts in the token's subject's name
@@ -257,7 +258,7 @@ func (x *exchange) take(limiters []*limit.Limiter) error {
 	}
 	x.enter(limitsRung)
 	subject := limit.Subject{
-		IP: x.client, Route: x.route.name, Method: x.r.Method, Header: x.r.Header, Verified: x.verified, Report: x.route.report,
+		IP: x.client, Route: x.route.name, Method: x.r.Method, Overrides: x.overrides, Header: x.r.Header, Verified: x.verified, Report: x.route.report,
 	}
 	var d limit.Decision
 	var err error

@@ -3,6 +3,7 @@ package gateway
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"gatehouse/gateway/token"
@@ -11,6 +12,10 @@ import (
 // overrideNames are the headers by which frameworks let a client say another
 // method than the request's. Header names come canonical from net/http.
 var overrideNames = [...]string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override"}
+
+// maxOverrides bounds the methods that one request may be taken to have: a
+// route is looked for for each.
+const maxOverrides = 8
 
 // overridden returns the methods that a backend may take the request to have in
 // place of its own; nil: none is said.
@@ -35,18 +40,25 @@ func overridden(r *http.Request) (methods []string) {
 
 // sameForOverrides refuses a request that a backend may take to have another
 // method, unless what is asked for is the same with that one: the same route,
-// and no policy, which may look at the method.
+// and no policy, which may look at the method. Limits, which may too, charge the
+// dearest of the methods.
 func (x *exchange) sameForOverrides() error {
-	for _, method := range overridden(x.r) {
-		method = strings.ToUpper(strings.TrimSpace(method))
-		if method == "" || method == x.r.Method {
-			continue
-		}
-		other := *x.r
-		other.Method = method
-		m, err := x.snapshot.table.Match(&other)
-		if method == http.MethodConnect || err != nil || x.snapshot.routes[m.Index] != x.route || x.route.policy != nil {
-			return refuse(token.BadRequest, "an override asks for the method %s, for which this request was not authorised", bounded(method))
+	for _, value := range overridden(x.r) {
+		for method := range strings.SplitSeq(value, ",") { // of a list Express takes the first
+			method = strings.ToUpper(strings.TrimSpace(method))
+			if method == "" || method == x.r.Method || slices.Contains(x.overrides, method) {
+				continue
+			}
+			if len(x.overrides) == maxOverrides {
+				return refuse(token.BadRequest, "overrides ask for more than %d methods", maxOverrides)
+			}
+			other := *x.r
+			other.Method = method
+			m, err := x.snapshot.table.Match(&other)
+			if method == http.MethodConnect || err != nil || x.snapshot.routes[m.Index] != x.route || x.route.policy != nil {
+				return refuse(token.BadRequest, "an override asks for the method %s, for which this request was not authorised", bounded(method))
+			}
+			x.overrides = append(x.overrides, method)
 		}
 	}
 	return nil

@@ -193,6 +193,15 @@ var stories = []struct {
 		if d := b.take(s, l); d != (Decision{}) {
 			b.t.Errorf("a free request: %+v", d)
 		}
+		s = caller(2)
+		s.Method, s.Overrides = "OPTIONS", []string{"GET", "POST", "BREW"}
+		if d := b.take(s, l); d.Remaining != 5 {
+			b.t.Errorf("after a free request that may be taken for a POST %+v", d)
+		}
+		s.Method, s.Overrides = "POST", []string{"OPTIONS"}
+		if d := b.take(s, l); d.Remaining != 0 {
+			b.t.Errorf("after a POST that may be taken for a free request %+v", d)
+		}
 	}},
 	{"tiers", func(b *backend) {
 		l := b.limiter(Options{

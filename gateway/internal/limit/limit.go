@@ -86,12 +86,13 @@ type Options struct {
 
 // Subject is what a request is counted under.
 type Subject struct {
-	IP       netip.Addr // the caller's, as seen through trusted proxies
-	Route    string     // the route's name
-	Method   string     // for Options.Costs
-	Header   http.Header
-	Verified *token.Verified // nil before verification
-	Report   bool            // limits without a [Mode] of their own only report
+	IP        netip.Addr // the caller's, as seen through trusted proxies
+	Route     string     // the route's name
+	Method    string     // for Options.Costs
+	Overrides []string   // methods that a backend may take it to have instead: the dearest of all is charged
+	Header    http.Header
+	Verified  *token.Verified // nil before verification
+	Report    bool            // limits without a [Mode] of their own only report
 }
 
 // plan is the rate of one tier, in all the forms that it is needed in.
@@ -286,6 +287,15 @@ func (l *Limiter) tier(s *Subject) int {
 		return 0
 	}
 	return l.tiers[claimText(l.tierBy, s.Verified)]
+}
+
+// costFor returns the tokens that s takes.
+func (l *Limiter) costFor(s *Subject) int {
+	cost := l.costOf(s.Method)
+	for _, method := range s.Overrides {
+		cost = max(cost, l.costOf(method))
+	}
+	return cost
 }
 
 // costOf returns the tokens that a request of that method takes.

@@ -69,7 +69,7 @@ func Take(ctx context.Context, limiters []*Limiter, s Subject) (Decision, error)
 // prepare appends what s asks of each limiter.
 func prepare(draws []draw, limiters []*Limiter, s *Subject) []draw {
 	for _, l := range limiters {
-		if cost := l.costOf(s.Method); cost > 0 {
+		if cost := l.costFor(s); cost > 0 {
 			draws = append(draws, draw{Limiter: l, cost: cost, report: l.mode == Report || l.mode == "" && s.Report})
 		}
 	}
