@@ -55,25 +55,25 @@ func (u *fileUpstreams) readNode(r *reader, n *yaml.Node, path string) {
 }
 
 // destinations reads where a route's requests go.
-func (r *reader) destinations(route string, f *fileRoute, named, bare map[string]*Upstream) []Destination {
+func (r *reader) destinations(route string, f *fileRoute, c *Config, bare map[string]*Upstream) []Destination {
 	path, sticky := route+".upstream", route+".sticky"
 	if f.Upstream.list == nil {
 		if r.ok(sticky) {
 			r.fault(sticky, "%s means nothing with a single upstream; list several with weights, or leave it out", sticky)
 		}
-		return []Destination{{Upstream: r.upstream(path, f.Upstream.one, named, bare), Weight: 1}}
+		return []Destination{{Upstream: r.upstream(path, f.Upstream.one, c.Upstreams, bare), Weight: 1}}
 	}
 	var list []Destination
 	weighted := map[*Upstream]bool{}
 	shares := 0
 	for i := range f.Upstream.list {
 		to, at := &f.Upstream.list[i], index(path, i)
-		d := Destination{Upstream: r.upstream(at+".to", to.To, named, bare), Weight: or(to.Weight, 1)}
+		d := Destination{Upstream: r.upstream(at+".to", to.To, c.Upstreams, bare), Weight: or(to.Weight, 1)}
 		if d.Weight > maxWeight {
 			r.fault(at+".weight", "%s.weight is %d; want at most %d", at, d.Weight, maxWeight)
 		}
 		if r.has(at + ".when") {
-			d.Weight, d.When = 0, r.when(at+".when", &to.When)
+			d.Weight, d.When = 0, r.when(at+".when", &to.When, &c.Headers)
 			if r.ok(at + ".weight") {
 				r.fault(at+".weight", "%s.weight means nothing beside when: every request for which that holds goes there; leave out one of the two", at)
 			}
@@ -95,11 +95,13 @@ func (r *reader) destinations(route string, f *fileRoute, named, bare map[string
 		r.fault(sticky, "%s means nothing where only one upstream has no condition; leave it out", sticky)
 	case f.Public && strings.HasPrefix(string(f.Sticky), "claim:"):
 		r.fault(sticky, "%s is a claim, which has no meaning beside public: true, where tokens are neither read nor removed", sticky)
+	default:
+		r.fromCaller(sticky, string(f.Sticky), &c.Headers)
 	}
 	return list
 }
 
-func (r *reader) when(path string, f *fileWhen) *When {
+func (r *reader) when(path string, f *fileWhen, headers *Headers) *When {
 	w := &When{}
 	if len(f.Claims)+len(f.Headers) == 0 && !r.bad[path+".claims"] && !r.bad[path+".headers"] {
 		r.fault(path, "%s holds for every request; name claims or headers, or leave it out", path)
@@ -125,6 +127,8 @@ func (r *reader) when(path string, f *fileWhen) *When {
 			err = errors.New("want the name of a header")
 		case slices.ContainsFunc(w.Headers, func(h HeaderValue) bool { return h.Name == http.CanonicalHeaderKey(name) }):
 			err = errors.New("the header stands there twice")
+		case headers.owns(fold(name)):
+			err = errors.New("the gateway sets this header for backends and drops it from callers; ask about the claim")
 		}
 		if err != nil {
 			r.fault(at, "%s: %v", at, err)

@@ -43,6 +43,15 @@ func (h *Headers) owns(folded string) bool {
 	return false
 }
 
+// fromCaller faults what tells requests apart by a header that says nothing of
+// the caller who sends it: it is read before forwarding drops it, so whoever
+// makes up a new value for each request would pass as many callers.
+func (r *reader) fromCaller(at, source string, h *Headers) {
+	if name, ok := strings.CutPrefix(source, "header:"); ok && r.ok(at) && h.owns(fold(name)) {
+		r.fault(at, "%s is %s, a header that the gateway sets for backends and drops from callers; ask about the claim, such as claim:sub", at, r.quote(at, source))
+	}
+}
+
 // fold brings the spellings of a header name that some backend takes for one
 // to one: CGI and its heirs make X-User, X_User and X.User the same variable.
 func fold(name string) string {

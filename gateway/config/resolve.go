@@ -31,10 +31,10 @@ func (r *reader) config(f *fileConfig) *Config {
 	}
 	r.distinctIssuers(c.Issuers)
 	for name, limit := range f.Limits {
-		c.Limits[name] = r.limit(name, limit)
+		c.Limits[name] = r.limit(name, limit, &c.Headers)
 	}
 	for name, upstream := range f.Upstreams {
-		c.Upstreams[name] = r.namedUpstream(name, upstream)
+		c.Upstreams[name] = r.namedUpstream(name, upstream, &c.Headers)
 	}
 	r.privileges(f.Privileges, c)
 	c.Revocation = r.revocation(&f.Revocation)
@@ -135,7 +135,7 @@ func (r *reader) redis(f *fileRedis) Redis {
 	return c
 }
 
-func (r *reader) limit(name string, f *fileLimit) *Limit {
+func (r *reader) limit(name string, f *fileLimit, h *Headers) *Limit {
 	path := "limits." + name
 	if !isName(name) {
 		r.fault(path, "limit name %q: want letters, digits, - and _", name)
@@ -148,6 +148,7 @@ func (r *reader) limit(name string, f *fileLimit) *Limit {
 		l.Key = append(l.Key, string(key))
 	}
 	r.distinct(path+".key", l.Key)
+	r.limitKeys(path+".key", l.Key, h)
 	if l.IPv6Prefix > 128 {
 		r.fault(path+".ipv6_prefix", "%s.ipv6_prefix is %d; an address has 128 bits", path, l.IPv6Prefix)
 	}
@@ -178,6 +179,25 @@ func (r *reader) limit(name string, f *fileLimit) *Limit {
 		r.fault(path+".lease", "%s.lease is %d, more than the %d tokens of a full bucket; take a small part of it", path, l.Lease, least)
 	}
 	return l
+}
+
+// limitKeys faults keys that count nobody: what the gateway sets for backends,
+// and what differs with each request or grows with each proxy.
+func (r *reader) limitKeys(path string, keys []string, h *Headers) {
+	for i, key := range keys {
+		at := path
+		if r.has(index(path, i)) {
+			at = index(path, i)
+		}
+		r.fromCaller(at, key, h)
+		name, _ := strings.CutPrefix(key, "header:")
+		switch fold(name) {
+		case "x-forwarded-for", "forwarded":
+			r.fault(at, "%s is %s, which begins with whatever the caller writes into it; count by ip, which is found there where a trusted proxy sent it", at, r.quote(at, key))
+		case "x-request-id", "traceparent", "tracestate":
+			r.fault(at, "%s is %s, which differs with each request, so that it counts nobody", at, r.quote(at, key))
+		}
+	}
 }
 
 // costs faults a cost that no bucket ever holds: such a request would never be admitted.

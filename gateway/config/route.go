@@ -32,7 +32,7 @@ func (r *reader) routes(files []fileRoute, c *Config) {
 			All:          f.Privileges.All,
 			Any:          f.Privileges.Any,
 			Limits:       limits,
-			Upstreams:    r.destinations(path, f, c.Upstreams, bare),
+			Upstreams:    r.destinations(path, f, c, bare),
 			Sticky:       string(f.Sticky),
 			ForwardToken: f.ForwardToken,
 			EncodedSlash: f.EncodedSlash == "allow",

@@ -257,7 +257,7 @@ type fileCircuitBreaker struct {
 }
 
 // namedUpstream reads an upstream that has a name.
-func (r *reader) namedUpstream(name string, f *fileUpstream) *Upstream {
+func (r *reader) namedUpstream(name string, f *fileUpstream, h *Headers) *Upstream {
 	path := "upstreams." + name
 	if !isName(name) {
 		r.fault(path, "upstream name %q: want letters, digits, - and _", name)
@@ -269,6 +269,7 @@ func (r *reader) namedUpstream(name string, f *fileUpstream) *Upstream {
 	u.Balance, u.HashBy = or(f.Balance.word, u.Balance), string(f.Balance.Hash)
 	if u.HashBy != "" {
 		u.Balance = "hash"
+		r.fromCaller(path+".balance.hash", u.HashBy, h)
 	}
 	u.SlowStart = f.SlowStart
 	if at := path + ".slow_start"; u.Balance == "hash" && r.ok(at) {
