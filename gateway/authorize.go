@@ -164,7 +164,7 @@ func (x *exchange) authorize() error {
 		return nil
 	}
 	in := policy.Input{
-		Claims: v.Claims, Privileges: privileges, PrivilegesMissing: v.PrivilegesMissing,
+		Claims: v.Claims, Privileges: privileges, PrivilegesMissing: v.PrivilegesMissing, PrivilegesUnreadable: v.PrivilegesUnreadable,
 		Method: x.r.Method, Params: x.r, Header: x.r.Header, IP: x.client, Now: now,
 	}
 	x.policy = rt.policy.Decide(in, nil)

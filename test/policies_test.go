@@ -79,6 +79,61 @@ tests:
     expect: deny
 `
 
+// TestUnreadablePrivilegesAreNotAbsent: what asks for the absence of a privilege
+// denies a token whose privileges cannot all be read.
+func TestUnreadablePrivilegesAreNotAbsent(t *testing.T) {
+	t.Parallel()
+	p, b := newIDP(t), newBackend(t)
+	policy := func(rule string) string {
+		return "allow:\n  - " + rule + `
+tests:
+  - claims: {privileges: [suspended]}
+    expect: deny
+  - claims: {privileges: [{name: suspended}]}
+    expect: deny
+  - claims: {privileges: [READ]}
+    expect: allow
+`
+	}
+	g := start(t, fill(`
+issuers:
+  main:
+    issuer: IDP
+    audiences: [https://heroes.example]
+    privileges_from:
+      - privileges
+      - claim: scope
+        prefix: "scope:"
+routes:
+  - match: /fixed
+    policy: fixed
+    upstream: BACKEND
+  - match: /cel
+    policy: cel
+    upstream: BACKEND
+`, "IDP", p.URL, "BACKEND", b.URL),
+		file{"policies/fixed.yaml", policy(`not: {privileges: [suspended]}`)},
+		file{"policies/cel.yaml", policy(`when: '!("suspended" in privileges)'`)})
+	paths := []string{"/fixed", "/cel"}
+	for _, path := range paths {
+		for _, c := range []claims{
+			{"privileges": []claims{{"name": "suspended"}}},
+			{"privileges": claims{"suspended": true}, "scope": "read"},
+			{"privileges": []string{"READ"}, "scope": 7},
+			{"privileges": []string{"suspended"}},
+			{"privileges": nil},
+		} {
+			g.do(t, "GET "+path, bearer(p.token(t, c))).refused(t, http.StatusForbidden, "policy_denied")
+		}
+	}
+	b.untouched(t)
+	for _, path := range paths {
+		for _, c := range []claims{{"privileges": []string{"READ"}}, {"privileges": []string{}, "scope": "read"}, {"privileges": nil, "scope": "read"}} {
+			g.do(t, "GET "+path, bearer(p.token(t, c))).is(t, http.StatusOK)
+		}
+	}
+}
+
 func startPolicies(t *testing.T) (*gateway, *backend, *idp) {
 	t.Helper()
 	p, b := newIDP(t), newBackend(t)

@@ -36,10 +36,12 @@ func truth(b bool) Truth {
 type Input struct {
 	Claims token.Claims
 	// Privileges are those that count on the route; PrivilegesMissing says that
-	// no claim carries any ([token.Verified]).
-	Privileges        []string
-	PrivilegesMissing bool
-	Method            string
+	// no claim carries any, PrivilegesUnreadable that more may have been meant
+	// ([token.Verified]).
+	Privileges           []string
+	PrivilegesMissing    bool
+	PrivilegesUnreadable bool
+	Method               string
 	// Params gives the decoded path parameters, "" for those that the path does
 	// not have; *http.Request does. nil: none.
 	Params interface{ PathValue(name string) string }

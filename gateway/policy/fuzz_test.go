@@ -35,7 +35,7 @@ func FuzzDecide(f *testing.F) {
 		}
 		in := Input{Claims: claims, Method: method, Params: params{"x": param}, Now: time.Unix(int64(len(text)), 0)}
 		in.IP, _ = netip.ParseAddr(ip)
-		in.Privileges, in.PrivilegesMissing = privilegesOf(claims)
+		in.readPrivileges()
 		agree(t, c, in)
 	})
 }

@@ -14,15 +14,16 @@ type methodIn []string
 func (methods methodIn) answer(s *state) Truth { return truth(slices.Contains(methods, s.in.Method)) }
 func (methodIn) saw(s *state) string           { return s.in.Method }
 
-// holds asks for privileges. Where no claim carries any nobody knows which the
-// caller has: the absence of one must not be concluded from that.
+// holds asks for privileges. Where no claim carries any, or one cannot be read,
+// nobody knows which the caller has: the absence of one must not be concluded
+// from that.
 type holds Requirement
 
 func (q holds) answer(s *state) Truth {
 	if _, ok := Requirement(q).Check(s.in.Privileges); ok {
 		return True
 	}
-	if s.in.PrivilegesMissing {
+	if s.in.PrivilegesMissing || s.in.PrivilegesUnreadable {
 		return Undecided
 	}
 	return False
@@ -32,7 +33,11 @@ func (holds) saw(s *state) string {
 	if s.in.PrivilegesMissing {
 		return "no claim that carries privileges"
 	}
-	return "[" + strings.Join(s.in.Privileges, ", ") + "]"
+	list := "[" + strings.Join(s.in.Privileges, ", ") + "]"
+	if s.in.PrivilegesUnreadable {
+		list += " and what cannot be read"
+	}
+	return list
 }
 
 type ipIn []netip.Prefix

@@ -111,7 +111,7 @@ func (c *compiler) input(path string, t Test) Input {
 		c.fault(path+".claims", "%v", err)
 	}
 	if t.Privileges == nil {
-		in.Privileges, in.PrivilegesMissing = privilegesOf(in.Claims)
+		in.readPrivileges()
 	}
 	for name, text := range t.Headers {
 		in.Header.Set(c.header(path+".headers."+name, name), text)
@@ -129,19 +129,22 @@ func (c *compiler) input(path string, t Test) Input {
 	return in
 }
 
-// privilegesOf reads the claim privileges as privileges_from does by default:
+// readPrivileges reads the claim privileges as privileges_from does by default:
 // a string is split at spaces, an array's strings are taken whole.
-func privilegesOf(claims token.Claims) (privileges []string, missing bool) {
-	switch v := claims.Get("privileges"); v.Kind() {
+func (in *Input) readPrivileges() {
+	switch v := in.Claims.Get("privileges"); v.Kind() {
 	case token.String:
-		return strings.FieldsFunc(v.Text(), func(r rune) bool { return r == ' ' }), false
+		in.Privileges = strings.FieldsFunc(v.Text(), func(r rune) bool { return r == ' ' })
 	case token.Array:
 		for item := range v.Items() {
-			if item.Text() != "" && item.Kind() == token.String {
-				privileges = append(privileges, item.Text())
+			if item.Kind() != token.String {
+				in.PrivilegesUnreadable = true
+			} else if item.Text() != "" {
+				in.Privileges = append(in.Privileges, item.Text())
 			}
 		}
-		return privileges, false
+	default:
+		in.PrivilegesMissing = true
+		in.PrivilegesUnreadable = v.Kind() != token.Missing && v.Kind() != token.Null
 	}
-	return nil, true
 }

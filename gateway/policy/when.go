@@ -49,6 +49,9 @@ var variables = [nVariables]struct {
 		if s.in.PrivilegesMissing {
 			return nil
 		}
+		if s.in.PrivilegesUnreadable {
+			return newUncertain(s.in.Privileges)
+		}
 		return types.NewStringList(adapter{}, s.in.Privileges)
 	}},
 	{"method", cel.StringType, func(s *state) ref.Val { return types.String(s.in.Method) }},
@@ -471,19 +474,27 @@ func claimSize(v token.Value) (n uint64) {
 // true of a token whose role is ["guest"], or 7; and it takes the names of an
 // object's members for a list. Here, as in the fixed vocabulary, what is of
 // another type is Undecided; only a comparison with the literal null may be of
-// any type.
+// any type. And of privileges that cannot all be read only those that are there
+// count: that others are not, how many they are and whether they are the same as
+// others is Undecided.
 func strict(checked *cel.Ast) interpreter.InterpretableDecoratorV2 {
-	ranges, whole := map[int64]bool{}, map[int64]bool{}
+	ranges, whole, all := map[int64]bool{}, map[int64]bool{}, map[int64]bool{}
 	tree := ast.NavigateAST(checked.NativeRep())
 	for _, e := range ast.MatchDescendants(tree, ast.KindMatcher(ast.ComprehensionKind)) {
 		ranges[e.AsComprehension().IterRange().ID()] = true
 	}
 	for _, e := range ast.MatchDescendants(tree, ast.KindMatcher(ast.IdentKind)) {
 		whole[e.ID()] = e.AsIdent() == "claims"
+		all[e.ID()] = e.AsIdent() == "privileges" && !oneByOne(e)
 	}
 	return func(i interpreter.InterpretableV2) (interpreter.InterpretableV2, error) {
 		if ranges[i.ID()] {
 			return listOnly{i}, nil
+		}
+		if a, ok := i.(interpreter.InterpretableAttribute); ok && all[i.ID()] {
+			if _, variable := a.Attr().(interpreter.NamespacedAttribute); variable { // not a second time, with a step behind it
+				return certain{i}, nil
+			}
 		}
 		call, ok := i.(interpreter.InterpretableCall)
 		if !ok || len(call.Args()) != 2 {
@@ -501,6 +512,63 @@ func strict(checked *cel.Ast) interpreter.InterpretableDecoratorV2 {
 		}
 		return i, nil
 	}
+}
+
+// oneByOne says whether of the list e is only asked what is in it.
+func oneByOne(e ast.NavigableExpr) bool {
+	parent, ok := e.Parent()
+	if !ok {
+		return false
+	}
+	switch parent.Kind() {
+	case ast.ComprehensionKind:
+		return parent.AsComprehension().IterRange().ID() == e.ID()
+	case ast.CallKind:
+		call := parent.AsCall()
+		return call.FunctionName() == operators.In && call.Args()[1].ID() == e.ID()
+	}
+	return false
+}
+
+// uncertain are privileges of which not all can be read. Behind those that can
+// stands an error, which ends what has to look so far.
+type uncertain struct {
+	traits.Lister
+	err ref.Val
+}
+
+func newUncertain(privileges []string) uncertain {
+	err := types.NewErr("not all privileges can be read: a claim that carries them, or an item of one, is of another type")
+	items := make([]ref.Val, 0, len(privileges)+1)
+	for _, p := range privileges {
+		items = append(items, types.String(p))
+	}
+	return uncertain{types.NewRefValList(adapter{}, append(items, err)), err}
+}
+
+// Contains implements traits.Container.
+func (l uncertain) Contains(item ref.Val) ref.Val {
+	if l.Lister.Contains(item) == types.True {
+		return types.True
+	}
+	return l.err
+}
+
+// certain is privileges where more is asked of them than [oneByOne].
+type certain struct{ interpreter.InterpretableV2 }
+
+// Eval implements interpreter.Interpretable.
+func (c certain) Eval(a interpreter.Activation) ref.Val {
+	return interpreter.EvalActivation(a, c.Exec)
+}
+
+// Exec implements interpreter.InterpretableV2.
+func (c certain) Exec(frame *interpreter.ExecutionFrame) ref.Val {
+	v := c.InterpretableV2.Exec(frame)
+	if l, ok := v.(uncertain); ok {
+		return l.err
+	}
+	return v
 }
 
 // listOnly is what a macro walks over.

@@ -345,6 +345,27 @@ func (c Claims) Lookup(p Path) Value {
 	return v
 }
 
+// Blocked says whether p ends early at a value of another type than it asks for:
+// a string, number or boolean, or an array of which it asks for a name. What it
+// leads to may then be meant, and is not just left out.
+func (c Claims) Blocked(p Path) bool {
+	v := c.root()
+	for _, step := range p.steps {
+		switch v.Kind() {
+		case Object:
+			v = v.Member(step)
+		case Array:
+			if _, err := strconv.Atoi(step); err != nil {
+				return true
+			}
+			v = v.item(step)
+		default:
+			return v.Kind() != Missing && v.Kind() != Null
+		}
+	}
+	return false
+}
+
 // item returns the array's item of that index in the one spelling that RFC 6901
 // §4 allows, or Missing.
 func (v Value) item(index string) Value {

@@ -72,3 +72,19 @@ func TestParsePathRefuses(t *testing.T) {
 	}()
 	MustPath("a..b")
 }
+
+func TestBlocked(t *testing.T) {
+	c := mustParse(t, `{"s":"a","n":1,"b":false,"null":null,"o":{"l":["x"],"s":"y"},"l":[{"r":"z"}]}`)
+	for path, want := range map[string]bool{
+		"s": false, "o.l": false, "o.l.0": false, "l.0.r": false, // they lead somewhere
+		"x": false, "x.y": false, "o.x": false, "o.x.y": false, "null.x": false, "l.1": false, "l.1.r": false, // left out
+		"s.x": true, "n.x": true, "b.x": true, "o.s.x": true, "l.r": true, "o.l.x.y": true, "l.0.r.x": true,
+	} {
+		if got := c.Blocked(MustPath(path)); got != want {
+			t.Errorf("%s: %v", path, got)
+		}
+	}
+	if (Claims{}).Blocked(MustPath("x.y")) || c.Blocked(Path{}) {
+		t.Error("what has no claims or no steps is blocked")
+	}
+}

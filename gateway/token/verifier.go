@@ -29,7 +29,10 @@ type Verified struct {
 	// PrivilegesMissing says that none of the claims that carry privileges was
 	// there or had a usable type, so that a log can tell why.
 	PrivilegesMissing bool
-	Privileges        []string // what the issuer's privileges_from found, prefixed, in the token's order
+	// PrivilegesUnreadable says that one of those claims, or an item of one, was of
+	// another type: that a privilege is not among Privileges then says nothing.
+	PrivilegesUnreadable bool
+	Privileges           []string // what the issuer's privileges_from found, prefixed, in the token's order
 	// Certificate is the base64url SHA-256 of the client certificate that the
 	// token is bound to (cnf.x5t#S256, RFC 8705 §3.1), or "". Who forwards the
 	// request must check it: the token alone cannot show it.

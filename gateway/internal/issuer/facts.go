@@ -241,26 +241,28 @@ func (c RequiredClaim) wanted() string {
 // facts makes what is kept of a token that k verified.
 func (i *Issuer) facts(t *compact, at times, k *key) *facts {
 	sum := sha256.Sum256(t.input)
-	privileges, found := i.privileges(t.claims)
+	privileges, found, unreadable := i.privileges(t.claims)
 	binding, _ := i.binding(t) // admit has refused what is wrong with it
 	return &facts{issuer: i, key: k.thumbprint, nbf: at.nbf, hasNbf: at.hasNbf, verified: token.Verified{
-		Issuer:            i.o.Name,
-		Claims:            t.claims,
-		Key:               k.name(),
-		Hash:              base64.RawURLEncoding.EncodeToString(sum[:]),
-		Expires:           at.exp,
-		IssuedAt:          at.iat,
-		HasIssuedAt:       at.hasIat,
-		Privileges:        privileges,
-		PrivilegesMissing: !found,
-		Certificate:       binding,
+		Issuer:               i.o.Name,
+		Claims:               t.claims,
+		Key:                  k.name(),
+		Hash:                 base64.RawURLEncoding.EncodeToString(sum[:]),
+		Expires:              at.exp,
+		IssuedAt:             at.iat,
+		HasIssuedAt:          at.hasIat,
+		Privileges:           privileges,
+		PrivilegesMissing:    !found,
+		PrivilegesUnreadable: unreadable,
+		Certificate:          binding,
 	}}
 }
 
 // privileges collects what the claims grant. A string is split at spaces, as
 // scope is (RFC 6749 §3.3); an array's items are taken whole, so that an item
-// "a b" does not become two privileges.
-func (i *Issuer) privileges(c token.Claims) (out []string, found bool) {
+// "a b" does not become two privileges. unreadable says that a claim or an item
+// is there and of another type.
+func (i *Issuer) privileges(c token.Claims) (out []string, found, unreadable bool) {
 	for _, from := range i.o.PrivilegesFrom {
 		v := c.Lookup(from.Path)
 		switch v.Kind() {
@@ -280,13 +282,20 @@ func (i *Issuer) privileges(c token.Claims) (out []string, found bool) {
 			}
 			out = slices.Grow(out, items)
 			for item := range v.Items() {
-				if p := item.Text(); item.Kind() == token.String && p != "" {
+				if item.Kind() != token.String {
+					unreadable = true
+				} else if p := item.Text(); p != "" {
 					out = append(out, from.Prefix+p)
 				}
 			}
+		case token.Missing:
+			unreadable = unreadable || c.Blocked(from.Path)
+		case token.Null: // as good as left out
+		default:
+			unreadable = true
 		}
 	}
-	return out, found
+	return out, found, unreadable
 }
 
 // judge decides what may change between two requests: whether the token is

@@ -245,18 +245,19 @@ func (i *Issuer) vouched(claims token.Claims, raw token.Raw, local *token.Verifi
 	} else if sub := local.Claims.Get("sub"); differs("sub", sub.Text()) {
 		return nil, i.invalid(t, "sub is %s; that of the token is %s", show(claims.Get("sub")), show(sub))
 	}
-	privileges, found := i.privileges(claims)
+	privileges, found, unreadable := i.privileges(claims)
 	sum := sha256.Sum256([]byte(raw.Reveal()))
 	return &facts{issuer: i, nbf: at.nbf, hasNbf: at.hasNbf, verified: token.Verified{
-		Issuer:            i.o.Name,
-		Claims:            claims,
-		Hash:              base64.RawURLEncoding.EncodeToString(sum[:]),
-		Expires:           at.exp,
-		IssuedAt:          at.iat,
-		HasIssuedAt:       at.hasIat,
-		Privileges:        privileges,
-		PrivilegesMissing: !found,
-		Certificate:       binding,
+		Issuer:               i.o.Name,
+		Claims:               claims,
+		Hash:                 base64.RawURLEncoding.EncodeToString(sum[:]),
+		Expires:              at.exp,
+		IssuedAt:             at.iat,
+		HasIssuedAt:          at.hasIat,
+		Privileges:           privileges,
+		PrivilegesMissing:    !found,
+		PrivilegesUnreadable: unreadable,
+		Certificate:          binding,
 	}}, nil
 }
 

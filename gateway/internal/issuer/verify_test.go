@@ -457,26 +457,32 @@ func TestPrivileges(t *testing.T) {
 		}
 	})
 	for _, c := range []struct {
-		claims  m
-		want    []string
-		missing bool
+		claims              m
+		want                []string
+		missing, unreadable bool
 	}{
-		{m{"realm_access": m{"roles": []any{"A", "B C", 1, nil, []string{"D"}, m{"E": 1}, ""}}}, []string{"A", "B C"}, false},
-		{m{"scope": "read  write "}, []string{"scope:read", "scope:write"}, false},
-		{m{"realm_access": m{"roles": "A B"}, "scope": []string{"x,admin"}}, []string{"A", "B", "scope:x,admin"}, false},
-		{m{"scope": "a\tb\u00a0c"}, []string{"scope:a\tb\u00a0c"}, false},
-		{m{"scope": ""}, nil, false},
-		{m{"scope": []int{}}, nil, false},
-		{m{"scope": 1, "realm_access": m{"roles": m{"A": true}}}, nil, true},
-		{m{"scope": true, "realm_access": "A"}, nil, true},
-		{m{"privileges": "A"}, nil, true},
+		{m{"realm_access": m{"roles": []any{"A", "B C", 1, nil, []string{"D"}, m{"E": 1}, ""}}}, []string{"A", "B C"}, false, true},
+		{m{"realm_access": m{"roles": []string{"A", ""}}, "scope": nil}, []string{"A"}, false, false},
+		{m{"scope": "read  write "}, []string{"scope:read", "scope:write"}, false, false},
+		{m{"realm_access": m{"roles": "A B"}, "scope": []string{"x,admin"}}, []string{"A", "B", "scope:x,admin"}, false, false},
+		{m{"scope": "a\tb\u00a0c"}, []string{"scope:a\tb\u00a0c"}, false, false},
+		{m{"scope": ""}, nil, false, false},
+		{m{"scope": []int{}}, nil, false, false},
+		{m{"scope": []any{nil}}, nil, false, true},
+		{m{"scope": "a", "realm_access": nil}, []string{"scope:a"}, false, false},
+		{m{"scope": "a", "realm_access": m{"roles": m{"A": true}}}, []string{"scope:a"}, false, true},
+		{m{"scope": "a", "realm_access": "A"}, []string{"scope:a"}, false, true},
+		{m{"scope": "a", "realm_access": []any{m{"roles": "A"}}}, []string{"scope:a"}, false, true},
+		{m{"scope": 1, "realm_access": m{"roles": m{"A": true}}}, nil, true, true},
+		{m{"scope": true, "realm_access": "A"}, nil, true, true},
+		{m{"privileges": "A"}, nil, true, false},
 	} {
 		v, err := Set{i}.Verify(t.Context(), token.NewRaw(sign("EdDSA", edKey(), `{"alg":"EdDSA"}`, encode(with(claims(iss), c.claims)))))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !slices.Equal(v.Privileges, c.want) || v.PrivilegesMissing != c.missing {
-			t.Errorf("%v: %q, missing %v", c.claims, v.Privileges, v.PrivilegesMissing)
+		if !slices.Equal(v.Privileges, c.want) || v.PrivilegesMissing != c.missing || v.PrivilegesUnreadable != c.unreadable {
+			t.Errorf("%v: %q, missing %v, unreadable %v", c.claims, v.Privileges, v.PrivilegesMissing, v.PrivilegesUnreadable)
 		}
 	}
 }
