@@ -351,7 +351,7 @@ func (b *builder) redis(s *snapshot) {
 		return
 	}
 	var err error
-	if s.redis, err = carry(b.old.redis, c, func() (redis.UniversalClient, error) { return newRedis(c) }); err != nil {
+	if s.redis, err = carry(b.old.redis, redisConnection(c), func() (redis.UniversalClient, error) { return newRedis(c) }); err != nil {
 		b.fault("redis", err)
 		s.redis = nil
 		return
@@ -397,9 +397,9 @@ func (b *builder) revocation(s *snapshot) {
 	if !c.Enabled() || b.offline {
 		return
 	}
-	s.revocation, _ = carry(b.old.revocation, revocationOptions{b.cfg.Redis, c}, func() (revocation, error) {
+	s.revocation, _ = carry(b.old.revocation, revocationOptions{redisConnection(b.cfg.Redis), c}, func() (revocation, error) {
 		o := revoke.Options{
-			Client: s.redis.value, Allow: c.OnError == "allow",
+			Client: s.redis.value, Database: redisDatabase(b.cfg.Redis), Allow: c.OnError == "allow",
 			Sync: revoke.Sync(c.Sync), PollInterval: c.PollInterval, MaxStale: c.MaxStale,
 		}
 		for _, kind := range c.Check {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -73,6 +74,37 @@ func redisClient(c config.Redis) (redis.UniversalClient, error) {
 	o.MaxRetries, o.DialerRetries, o.ContextTimeoutEnabled, o.DisableIdentity = -1, 1, true, true
 	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	return redis.NewClient(o), nil
+}
+
+// redisConnection is what of c the client is made from: how many gateways share
+// the Redis is the limits' matter alone.
+func redisConnection(c config.Redis) config.Redis {
+	c.Replicas = 0
+	return c
+}
+
+// redisDatabase names the servers and the database that c leads to: what is the
+// same whoever logs in, by whichever authorities, and however long they wait.
+// All else in the URL tells databases apart, or what was known of one would
+// count for another.
+func redisDatabase(c config.Redis) string {
+	u, err := url.Parse(c.URL)
+	if err != nil {
+		return c.URL
+	}
+	q := u.Query()
+	for name := range q {
+		if strings.HasSuffix(name, "username") || strings.HasSuffix(name, "password") || strings.HasSuffix(name, "_timeout") {
+			q.Del(name)
+		}
+	}
+	if strings.Contains(u.Scheme, "+") { // of Sentinels and nodes of a Cluster none is the first
+		q.Add("addr", u.Host)
+		slices.Sort(q["addr"])
+		u.Host = ""
+	}
+	u.User, u.RawQuery = nil, q.Encode()
+	return u.String()
 }
 
 func redisError(err error) error {

@@ -125,3 +125,68 @@ func TestReplicaSurvivesAReload(t *testing.T) {
 	g.do(t, "GET /heroes/1", bearer(p.token(t))).is(t, http.StatusOK) // a request asks nothing of Redis
 	r.proc.signal(syscall.SIGCONT)
 }
+
+// Whoever only changes how Redis is reached takes nothing from what a gateway
+// knows, though Redis cannot be asked just then. Of another database, or the
+// same at another address, it knows nothing.
+func TestReplicaWhenRedisIsReachedOtherwise(t *testing.T) {
+	t.Parallel()
+	const before = "redis://gate:first@127.0.0.1:PORT/0"
+	for name, c := range map[string]struct {
+		redis, password string
+		status          int
+	}{
+		"replicas":            {before + "\n  replicas: 2", "first", http.StatusOK},
+		"password":            {before + "\n  password: second", "second", http.StatusOK},
+		"password of the URL": {"redis://gate:second@127.0.0.1:PORT/0", "second", http.StatusOK},
+		"time-out":            {before + "?dial_timeout=3s", "first", http.StatusOK},
+		"database":            {"redis://gate:first@127.0.0.1:PORT/1", "first", http.StatusServiceUnavailable},
+		"address":             {"redis://gate:first@localhost:PORT/0", "first", http.StatusServiceUnavailable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p, b, r := newIDP(t), newBackend(t), startRedis(t)
+			yaml := func(redis string) string {
+				return fill(replicaYAML, "IDP", p.URL, "BACKEND", b.URL, "REDIS", strings.ReplaceAll(redis, "PORT", r.port), "MORE", "")
+			}
+			r.do(t, "ACL", "SETUSER", "gate", "on", ">first", "~*", "&*", "+@all")
+			g := start(t, yaml(before))
+			good, bad, later := bearer(p.token(t)), bearer(p.token(t, claims{"sid": "stolen"})), bearer(p.token(t, claims{"sid": "later"}))
+			r.do(t, "SET", "revoked:sid:main:stolen", "1", "EX", "600")
+			eventually(t, "it is revoked", func() bool { return g.do(t, "GET /heroes/1", bad).status == http.StatusUnauthorized })
+
+			r.do(t, "ACL", "SETUSER", "gate", "resetpass", ">"+c.password)
+			r.proc.signal(syscall.SIGSTOP)
+			t.Cleanup(func() { r.proc.signal(syscall.SIGCONT) })
+			g.reload(t, yaml(c.redis))
+			gaps := 0
+			eventually(t, "the reload is through", func() bool {
+				if g.do(t, "GET /heroes/1", good).status != http.StatusOK {
+					gaps++
+				}
+				return g.metric(t, goodReloads) == 1
+			})
+			switch c.status {
+			case http.StatusOK:
+				g.do(t, "GET /heroes/1", good).is(t, http.StatusOK)
+				if gaps > 0 {
+					t.Errorf("%d good tokens were refused during the reload", gaps)
+				}
+			default:
+				g.do(t, "GET /heroes/1", good).refused(t, http.StatusServiceUnavailable, "store_unavailable")
+			}
+			g.do(t, "GET /heroes/1", bad).refused(t, http.StatusUnauthorized, "revoked_token")
+
+			r.proc.signal(syscall.SIGCONT)
+			db := "0"
+			if name == "database" {
+				db = "1"
+			}
+			r.do(t, "-n", db, "SET", "revoked:sid:main:later", "1", "EX", "600")
+			eventually(t, "it follows Redis again", func() bool {
+				return g.do(t, "GET /heroes/1", later).status == http.StatusUnauthorized && g.do(t, "GET /heroes/1", good).status == http.StatusOK
+			})
+			g.do(t, "GET /heroes/1", bad).refused(t, http.StatusUnauthorized, "revoked_token")
+		})
+	}
+}

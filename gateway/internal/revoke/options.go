@@ -28,7 +28,11 @@ type Options struct {
 	// a Cluster. A Replica opens further connections with the same settings. It
 	// must not read from replicas: they may not yet know what was revoked.
 	Client redis.UniversalClient
-	Check  []Kind
+	// Database names the servers and the database that Client leads to, whoever
+	// logs in and however: where two names are the same, so are the revocations.
+	// "" is the same as no other.
+	Database string
+	Check    []Kind
 	// Allow lets tokens pass while nobody can tell whether they were revoked;
 	// the default is to refuse them with store_unavailable.
 	Allow bool
@@ -45,7 +49,8 @@ type Options struct {
 	// is not in step, which is better than a process without memory.
 	MaxEntries int
 	// From is the Replica that this one takes the place of, nil if none: what
-	// was seen revoked stays so over a change of settings.
+	// was seen revoked stays so over a change of settings. If its Database is
+	// the same, MaxStale counts on from its last good state.
 	From *Replica
 	// OnChange is told when the Replica falls out of step, comes back, changes
 	// its mode or finds a warning. It may be nil; it must not block, nor call

@@ -62,7 +62,7 @@ func NewReplica(o Options) *Replica {
 		r.ledger = newLedger()
 	} else {
 		r.ledger = from.ledger
-		if from.o.Client == o.Client {
+		if o.Database != "" && o.Database == from.o.Database {
 			r.good.Store(from.good.Load())
 		}
 		r.o.From = nil // or every reload would keep all before it in memory

@@ -570,23 +570,41 @@ func TestNoGap(t *testing.T) {
 func TestFrom(t *testing.T) {
 	s := serve(t)
 	client := connect(t, s.addr)
-	old := loaded(t, Options{Client: client})
+	old := loaded(t, Options{Client: client, Database: "one"})
 	s.revoke("a")
 	old.sees("a")
 	s.do("FLUSHALL")
 	s.kill()
-	old.outOfStep()
+	good := old.outOfStep().LastGood
 
-	same := NewReplica(Options{Client: client, Check: []Kind{JTI}, From: old.Replica})
-	if reasonOf(same.Check(t.Context(), withJTI(t, "a"))) != token.RevokedToken || reasonOf(same.Check(t.Context(), withJTI(t, "b"))) != "" {
-		t.Error("the copy does not decide")
+	from := old.Replica
+	for range 3 { // however often it is replaced, by another client at last
+		from = NewReplica(Options{Client: client, Database: "one", Check: []Kind{JTI}, From: from})
+		client = connect(t, s.addr)
+		if reasonOf(from.Check(t.Context(), withJTI(t, "a"))) != token.RevokedToken || reasonOf(from.Check(t.Context(), withJTI(t, "b"))) != "" {
+			t.Error("the copy does not decide")
+		}
+		if h := from.Health(); !h.LastGood.Equal(good) || h.InStep {
+			t.Errorf("good at %v became %v, in step %v, and nobody asked Redis", good, h.LastGood, h.InStep)
+		}
 	}
-	moved := NewReplica(Options{Client: connect(t, freeAddr(t)), Check: all, From: same})
-	if reasonOf(moved.Check(t.Context(), withJTI(t, "a"))) != token.RevokedToken {
-		t.Error("what was seen does not hold")
-	}
-	if reasonOf(moved.Check(t.Context(), withJTI(t, "b"))) != token.StoreUnavailable {
-		t.Error("nobody has asked the other Redis, but the copy decides")
+	late := NewReplica(Options{Client: client, Database: "one", Check: all, MaxStale: time.Millisecond, From: from})
+	eventually(t, "max_stale counts from what was good before", func() bool {
+		return reasonOf(late.Check(t.Context(), withJTI(t, "b"))) == token.StoreUnavailable
+	})
+
+	for _, database := range []string{"two", ""} {
+		moved := NewReplica(Options{Client: connect(t, freeAddr(t)), Database: database, Check: all, From: from})
+		back := NewReplica(Options{Client: client, Database: "one", Check: all, From: moved})
+		nameless := NewReplica(Options{Client: client, Check: all, From: moved})
+		for _, r := range []*Replica{moved, back, nameless} {
+			if reasonOf(r.Check(t.Context(), withJTI(t, "a"))) != token.RevokedToken {
+				t.Error("what was seen does not hold")
+			}
+			if reasonOf(r.Check(t.Context(), withJTI(t, "b"))) != token.StoreUnavailable || !r.Health().LastGood.IsZero() {
+				t.Error("nobody has asked that Redis, but the copy decides")
+			}
+		}
 	}
 }
 
