@@ -266,7 +266,7 @@ func (b *builder) limit(s *snapshot, name string, c *config.Limit) {
 	// What is compared holds plain values only: a live store must not be looked into.
 	options := limitOptions{Options: o, shared: shared}
 	if shared {
-		options.redis = b.cfg.Redis
+		options.database = redisDatabase(b.cfg.Redis)
 	}
 	p, err := carry(b.old.limits[name], options, func() (*limit.Limiter, error) {
 		o := o
@@ -344,7 +344,8 @@ func (b *builder) audit(s *snapshot) {
 }
 
 // redis makes the client, which connects when it is first asked, and the store
-// of shared limits on it.
+// of shared limits on it. A store that is carried over goes on with the old
+// client until the reload is sure.
 func (b *builder) redis(s *snapshot) {
 	c := b.cfg.Redis
 	if c.URL == "" {
@@ -356,7 +357,7 @@ func (b *builder) redis(s *snapshot) {
 		s.redis = nil
 		return
 	}
-	s.store, _ = carry(b.old.store, c, func() (*limit.Store, error) {
+	s.store, _ = carry(b.old.store, redisDatabase(c), func() (*limit.Store, error) {
 		o := limit.StoreOptions{Client: s.redis.value, Replicas: c.Replicas}
 		if b.metrics != nil {
 			fallbacks, log := b.metrics.fallbacks, b.log
@@ -376,8 +377,8 @@ func (b *builder) redis(s *snapshot) {
 // limitOptions are what a limit is made from.
 type limitOptions struct {
 	limit.Options
-	shared bool
-	redis  config.Redis
+	shared   bool
+	database string
 }
 
 // revocation knows which tokens were withdrawn: a [revoke.Lookup] or a

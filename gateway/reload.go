@@ -50,6 +50,9 @@ func (g *Gateway) Reload(ctx context.Context, cfg *config.Config) error {
 	}
 	s.refreshFiles()
 	g.start(ctx, s, old)
+	if s.store != nil {
+		s.store.value.Use(s.redis.value, cfg.Redis.Replicas)
+	}
 	g.current.Store(s)
 	g.metrics.reload(nil)
 	old.retire()

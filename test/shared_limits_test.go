@@ -144,6 +144,59 @@ func TestSharedLimitWhileRedisIsDown(t *testing.T) {
 	}
 }
 
+// Whoever only changes how Redis is reached, or how many gateways share it,
+// fills nobody's bucket in an outage. Afterwards the new way is the one taken.
+func TestSharedLimitWhenRedisIsReachedOtherwise(t *testing.T) {
+	t.Parallel()
+	const before = "redis://gate:first@127.0.0.1:PORT"
+	for name, c := range map[string]struct {
+		redis, password string
+		share           int // of the burst of 40
+	}{
+		"replicas": {before + "\n  replicas: 2", "first", 20},
+		"password": {before + "\n  password: second", "second", 40},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p, b, r := newIDP(t), newBackend(t), startRedis(t)
+			yaml := func(redis string) string {
+				return fill(sharedYAML, "IDP", p.URL, "BACKEND", b.URL, "REDIS", strings.ReplaceAll(redis, "PORT", r.port), "MORE", "", "LIMIT", "")
+			}
+			allow := func(password string) {
+				r.do(t, "ACL", "SETUSER", "gate", "on", "resetpass", ">"+password, "~*", "&*", "+@all")
+			}
+			allow("first")
+			g := start(t, yaml(before))
+			only := []*gateway{g}
+			alice, bob := bearer(p.token(t)), bearer(p.token(t, claims{"sub": "bob"}))
+			if answers := flood(t, only, 20, alice); answers[200] != 20 {
+				t.Fatalf("with Redis up: %v", answers)
+			}
+			r.proc.kill()
+			if answers := flood(t, only, 60, alice); answers[200] < 20 || answers[200] > 21 {
+				t.Errorf("%v, want the 20 that were left", answers)
+			}
+			g.reload(t, yaml(c.redis))
+			eventually(t, "the reload is through", func() bool { return g.metric(t, goodReloads) == 1 })
+			if answers := flood(t, only, 60, alice); answers[200] > 1 {
+				t.Errorf("%v: the reload filled the bucket", answers)
+			}
+			if answers := flood(t, only, 60, bob); answers[200] < c.share || answers[200] > c.share+1 {
+				t.Errorf("%v, want a share of %d", answers, c.share)
+			}
+			r.start(t)
+			allow(c.password)
+			eventually(t, "Redis is asked again", func() bool {
+				g.do(t, "GET /heroes/1", bob)
+				return strings.Contains(g.output.String(), "Redis answers again")
+			})
+			if answers := flood(t, only, 60, alice); answers[200] > 2 {
+				t.Errorf("%v: the bucket came back full", answers)
+			}
+		})
+	}
+}
+
 // A Redis that hangs costs a few requests its time-out, and the others nothing.
 func TestSharedLimitWhileRedisHangs(t *testing.T) {
 	t.Parallel()

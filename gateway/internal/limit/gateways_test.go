@@ -366,6 +366,31 @@ func TestLeaseOutlivesRedis(t *testing.T) {
 	}
 }
 
+// TestUse: what is known of the buckets outlives a change of client, which is
+// then the only one that is asked.
+func TestUse(t *testing.T) {
+	r := startRedis(t)
+	before := r.client(t)
+	store := r.gateway(t, StoreOptions{Client: before, Replicas: 1})
+	l := limiter(t, Options{Rate: Rate{1, time.Hour}, Burst: 10, Lease: 4, Store: store})
+	admitted(1, caller(1), l)
+	store.Use(r.client(t), 5)
+	before.Close()
+	if n := store.Replicas(); n != 5 {
+		t.Errorf("%d replicas, 5 were given", n)
+	}
+	r.kill()
+	if n := admitted(10, caller(1), l); n != 3+1 { // 6 are left in the bucket: one costs 5
+		t.Errorf("%d admitted, want the 3 that are left of the lease and the share of the rest", n)
+	}
+	r.start(t)
+	eventually(t, "the new client is asked", func() bool {
+		before := l.Stats().Fallbacks
+		_ = Allow([]*Limiter{l}, caller(2))
+		return l.Stats().Fallbacks == before
+	})
+}
+
 // TestReplicas: gateways count each other, and forget who is gone.
 func TestReplicas(t *testing.T) {
 	r := startRedis(t)

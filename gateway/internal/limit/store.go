@@ -46,6 +46,7 @@ type StoreOptions struct {
 // safe for concurrent use, starts no goroutine and does not own its client.
 type Store struct {
 	o        StoreOptions
+	link     atomic.Pointer[link] // in place of o's Client and Replicas
 	cluster  bool
 	breaker  *gobreaker.CircuitBreaker[bool]
 	id       string
@@ -76,16 +77,32 @@ func NewStore(o StoreOptions) *Store {
 		}
 	}
 	_, cluster := o.Client.(*redis.ClusterClient)
-	return &Store{
+	s := &Store{
 		o: o, cluster: cluster, epoch: o.Now(), id: rand.Text(),
 		breaker: gobreaker.NewCircuitBreaker[bool](settings),
 	}
+	s.Use(o.Client, o.Replicas)
+	return s
+}
+
+// link is what may change while the buckets stay the same.
+type link struct {
+	client   redis.UniversalClient
+	replicas int
+}
+
+// Use puts others in the place of [StoreOptions].Client and Replicas: what is
+// known of the buckets outlives a change of credentials. The client must be of
+// the same kind and lead to the same database; a call that is under way ends
+// with the one before.
+func (s *Store) Use(client redis.UniversalClient, replicas int) {
+	s.link.Store(&link{client, replicas})
 }
 
 // Replicas returns how many gateways share the limits: as configured, or as
 // last seen in Redis; 1 where Redis was never reached.
 func (s *Store) Replicas() int {
-	return max(1, cmp.Or(s.o.Replicas, int(s.seen.Load())))
+	return max(1, cmp.Or(s.link.Load().replicas, int(s.seen.Load())))
 }
 
 // ask is what one call wants of one bucket, and what it got.
@@ -167,7 +184,7 @@ func (s *Store) step(ctx context.Context, asks []ask) (admitted bool, err error)
 		keys[i] = a.key
 		args = append(args, a.gcra.capacity, a.gcra.interval, a.cost, a.want, a.floor, a.must)
 	}
-	answer, err := takeScript.Run(ctx, s.o.Client, keys, args...).Int64Slice()
+	answer, err := takeScript.Run(ctx, s.link.Load().client, keys, args...).Int64Slice()
 	if err != nil {
 		return false, err
 	}
@@ -195,11 +212,11 @@ return redis.call('ZCARD', KEYS[1])
 // goes with a request that Redis just answered, so no goroutine is needed;
 // that it failed shows with the next one.
 func (s *Store) beat(ctx context.Context) {
-	now, due := int64(s.o.Now().Sub(s.epoch)), s.nextBeat.Load()
-	if s.o.Replicas > 0 || now < due || !s.nextBeat.CompareAndSwap(due, now+int64(beatEvery)) {
+	now, due, link := int64(s.o.Now().Sub(s.epoch)), s.nextBeat.Load(), s.link.Load()
+	if link.replicas > 0 || now < due || !s.nextBeat.CompareAndSwap(due, now+int64(beatEvery)) {
 		return
 	}
-	if n, err := beatScript.Run(ctx, s.o.Client, []string{"limit:replicas"}, s.id, beatWindow.Microseconds()).Int64(); err == nil {
+	if n, err := beatScript.Run(ctx, link.client, []string{"limit:replicas"}, s.id, beatWindow.Microseconds()).Int64(); err == nil {
 		s.seen.Store(n)
 	}
 }
