@@ -60,7 +60,11 @@ func (d *direct) roundTrip(r *http.Request, more *added, e *ending) (*http.Respo
 	if e == nil {
 		e = following(r.Context())
 	}
-	return d.send(r, head, more, e)
+	res, err := d.send(r, head, more, e)
+	if err != nil {
+		e.done()
+	}
+	return res, err
 }
 
 // goLong is roundTrip by net/http's transport.
@@ -72,7 +76,8 @@ func goLong(long http.RoundTripper, r *http.Request, more *added, e *ending) (*h
 	return long.RoundTrip(r)
 }
 
-// send sends a request whose bytes are head.
+// send sends a request whose bytes are head. The ending may end it until its
+// answer is read, whatever connections were stale before.
 func (d *direct) send(r *http.Request, head []byte, more *added, e *ending) (*http.Response, error) {
 	ctx := r.Context()
 	trace := httptrace.ContextClientTrace(ctx)
@@ -91,7 +96,7 @@ func (d *direct) send(r *http.Request, head []byte, more *added, e *ending) (*ht
 		res, err := c.exchange(r, head, trace)
 		if err == nil {
 			if res.Body == http.NoBody {
-				d.put(c, e.release() && !res.Close)
+				d.put(c, e.done() && !res.Close)
 			} else {
 				res.Body = &directBody{body: res.Body, ctx: ctx, direct: d, conn: c, last: res.Close, ending: e}
 			}

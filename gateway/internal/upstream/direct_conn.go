@@ -122,7 +122,7 @@ func (b *directBody) Read(p []byte) (int, error) {
 	if err == nil || !b.ended.CompareAndSwap(false, true) {
 		return n, err
 	}
-	b.direct.put(b.conn, b.ending.release() && err == io.EOF && !b.last)
+	b.direct.put(b.conn, b.ending.done() && err == io.EOF && !b.last)
 	if err != io.EOF {
 		err = cmp.Or(b.ending.why(b.ctx), err)
 	}
@@ -139,7 +139,7 @@ func arrived(res *http.Response) bool {
 // it costs the connection.
 func (b *directBody) Close() error {
 	if b.ended.CompareAndSwap(false, true) {
-		b.ending.release()
+		b.ending.done()
 		_ = b.conn.Close()
 	}
 	return nil

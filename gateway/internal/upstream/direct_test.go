@@ -427,6 +427,23 @@ func TestDirectNeverReadsWhatNobodyAskedFor(t *testing.T) {
 	}
 }
 
+// answerOnce answers a request, and reads another, to which the connection is stale.
+func answerOnce(conn *net.TCPConn, in *bufio.Reader) {
+	if _, err := http.ReadRequest(in); err != nil {
+		return
+	}
+	_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+	_, _ = http.ReadRequest(in)
+}
+
+// untilCut waits for the end of a connection that its other side has to cut.
+func untilCut(t testing.TB, conn *net.TCPConn, in *bufio.Reader) {
+	_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := io.Copy(io.Discard, in); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("nobody cut the connection")
+	}
+}
+
 // A context that ends, ends the exchange wherever it is, and its cause is the
 // error. The connection is not used again.
 func TestDirectCancel(t *testing.T) {
@@ -435,6 +452,7 @@ func TestDirectCancel(t *testing.T) {
 		answer   string // until it hangs
 		size     int    // of the request's headers
 		dials    bool   // no connection comes about
+		stale    bool   // one was idle, and turns out to be closed
 		ended    bool   // before it began
 		status   int    // 0: no answer came
 		deadline bool
@@ -450,6 +468,10 @@ func TestDirectCancel(t *testing.T) {
 		"before the body":    {answer: "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", status: 200},
 		"in the body":        {answer: "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", status: 200},
 		"in a chunk":         {answer: "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nhello", status: 200},
+		"while it connects, after a stale connection": {stale: true, dials: true},
+		"before the answer, after a stale connection": {stale: true},
+		"in the headers, after a stale connection":    {stale: true, answer: "HTTP/1.1 200 OK\r\nA: b\r\n"},
+		"in the body, after a stale connection":       {stale: true, answer: "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", status: 200},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bothWays(t, func(t *testing.T, netHTTP bool) {
@@ -463,6 +485,10 @@ func TestDirectCancel(t *testing.T) {
 					want = context.DeadlineExceeded
 				}
 				b := handmade(t, func(conn *net.TCPConn, in *bufio.Reader, n int) {
+					if c.stale && n == 1 {
+						answerOnce(conn, in)
+						return
+					}
 					if c.size == 0 {
 						if _, err := http.ReadRequest(in); err != nil {
 							return
@@ -474,13 +500,14 @@ func TestDirectCancel(t *testing.T) {
 					if c.status == 0 && !c.deadline {
 						cancel(over)
 					}
-					if c.size == 0 {
-						_, _ = in.ReadByte() // its end
-					} else {
-						_, _ = io.Copy(io.Discard, in)
-					}
+					untilCut(t, conn, in)
 				})
 				w := b.way(t, netHTTP)
+				if c.stale {
+					if got := told(w, b.ask(t.Context(), t, "GET", "/")); got != `200 ""` {
+						t.Fatal(got)
+					}
+				}
 				if c.dials {
 					long, ok := w.(*http.Transport)
 					if !ok {

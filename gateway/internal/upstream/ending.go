@@ -54,15 +54,21 @@ func (e *ending) hold(cut func()) {
 	}
 }
 
-// release says whether nothing was cut, and that nothing will be.
+// release says whether nothing was cut, and that nothing will be before the
+// next hold.
 func (e *ending) release() bool {
-	if e.leave != nil {
-		e.leave()
-	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.cut = nil
 	return e.cause == nil
+}
+
+// done is the last release: who followed a context does so no more.
+func (e *ending) done() bool {
+	if e.leave != nil {
+		e.leave()
+	}
+	return e.release()
 }
 
 // context is a child of parent that ends with the exchange, too.

@@ -347,7 +347,6 @@ func TestEventsAreFlushed(t *testing.T) {
 // Whichever way a request goes, and whether it waits for a connection or for
 // the answer, the time-out ends it.
 func TestTimeoutEndsEveryWay(t *testing.T) {
-	silent := handmade(t, func(conn *net.TCPConn, in *bufio.Reader, _ int) { _, _ = io.Copy(io.Discard, in) })
 	rules, err := inject.New(inject.Options{Prefix: "x-jwt-"})
 	if err != nil {
 		t.Fatal(err)
@@ -357,12 +356,20 @@ func TestTimeoutEndsEveryWay(t *testing.T) {
 		"net_http": {NetHTTP: true},
 		"retries":  {Retries: &Retries{NumRetries: 1, ConnectFailure: true, Reset: true}},
 	} {
-		for _, connects := range []bool{true, false} {
-			t.Run(fmt.Sprintf("%s, connects: %t", name, connects), func(t *testing.T) {
+		for _, waits := range []string{"for a connection", "for the answer", "for the answer after a stale connection"} {
+			t.Run(name+", waits "+waits, func(t *testing.T) {
+				stale := strings.HasSuffix(waits, "stale connection")
+				silent := handmade(t, func(conn *net.TCPConn, in *bufio.Reader, n int) {
+					if stale && n == 1 {
+						answerOnce(conn, in)
+						return
+					}
+					untilCut(t, conn, in)
+				})
 				o.Targets = []Target{{URL: silent.url, Weight: 1}}
 				pool := New(o)
 				defer pool.Close()
-				if !connects {
+				if waits == "for a connection" {
 					long, ok := pool.targets[0].transport.(*http.Transport)
 					if !ok {
 						long = pool.targets[0].transport.(*direct).long
@@ -374,9 +381,19 @@ func TestTimeoutEndsEveryWay(t *testing.T) {
 				}
 				client, gone := context.WithTimeout(t.Context(), 20*time.Second) // or it would wait for ever
 				defer gone()
-				err := pool.Forward(httptest.NewRecorder(), httptest.NewRequestWithContext(client, "GET", "/", nil), Call{
-					Path: "/", Strip: rules, Timeout: time.Millisecond, IdleTimeout: time.Minute,
-				})
+				ask := func(timeout time.Duration) error {
+					return pool.Forward(httptest.NewRecorder(), httptest.NewRequestWithContext(client, "GET", "/", nil), Call{
+						Path: "/", Strip: rules, Timeout: timeout, IdleTimeout: time.Minute,
+					})
+				}
+				timeout := time.Millisecond
+				if stale {
+					if err := ask(time.Minute); err != nil {
+						t.Fatal(err)
+					}
+					timeout = 100 * time.Millisecond // in which the other connection is there
+				}
+				err := ask(timeout)
 				var failed *Error
 				if !errors.As(err, &failed) || failed.Failure != Timeout || client.Err() != nil {
 					t.Errorf("Forward returned %v; the client: %v", err, client.Err())

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -180,6 +181,35 @@ func TestCheckAnsweredByAnUpgrade(t *testing.T) {
 		if got := p.Status()[0]; got.State != "unhealthy" || !strings.HasPrefix(got.Why, "status 101") {
 			t.Errorf("%s: %s", got.State, got.Why)
 		}
+	}
+}
+
+// A check's time-out counts on the connection after a stale one, too, and Close
+// has nobody to wait for.
+func TestCheckAfterAStaleConnection(t *testing.T) {
+	for name, answer := range map[string]string{
+		"no answer":   "",
+		"half a body": "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello",
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := handmade(t, func(conn *net.TCPConn, in *bufio.Reader, n int) {
+				if n == 1 {
+					answerOnce(conn, in)
+					return
+				}
+				_, _ = io.WriteString(conn, answer)
+				untilCut(t, conn, in)
+			})
+			p := newPool(t, Options{Targets: []Target{{URL: b.url, Weight: 1}}, Health: &Health{
+				Path: "/", Interval: time.Millisecond, Timeout: 200 * time.Millisecond, Healthy: 1, Unhealthy: 1, Expect: []StatusRange{{200, 200}},
+			}})
+			p.Start(t.Context())
+			eventually(t, "the target is unhealthy", func() bool {
+				s := p.Status()[0]
+				return s.State == "unhealthy" && s.Why == context.DeadlineExceeded.Error()
+			})
+			p.Close()
+		})
 	}
 }
 
