@@ -257,14 +257,18 @@ func linger(w http.ResponseWriter) {
 // going away shows as a failure of the target, too.
 func classify(cause error, client context.Context, dog *watchdog, body *requestBody, err error) Failure {
 	var timeout net.Error
+	broke := body != nil && body.failed.Load() != nil
+	// A target that breaks off lets go of a body that its client still sends. The
+	// Read that this wakes is to net/http a client that has gone, but ends nothing.
+	letGo := cause == nil && !broke && body != nil && body.letGo.Load()
 	switch {
 	case errors.Is(cause, errStalled) && dog.blame.Load():
 		return ClientStalled
 	case errors.Is(cause, errStalled):
 		return Timeout
-	case client.Err() != nil:
+	case client.Err() != nil && !letGo:
 		return ClientGone
-	case body != nil && body.failed.Load() != nil:
+	case broke:
 		return ClientBroke
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return Timeout

@@ -447,3 +447,66 @@ func TestAnsweredEarlyAndSilent(t *testing.T) {
 		})
 	}
 }
+
+// A target that breaks off while an HTTP/1.1 client pauses in its body is to be
+// blamed for it, and the client is answered; unless it was the client that went.
+func TestTargetBreaksOffWhileTheClientPauses(t *testing.T) {
+	asked := make(chan struct{}, 1)
+	var target *httptest.Server
+	target = httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.ReadFull(r.Body, make([]byte, 3))
+		switch r.URL.Path {
+		case "/resets":
+			panic(http.ErrAbortHandler)
+		case "/closes":
+			target.CloseClientConnections()
+		case "/waits":
+			asked <- struct{}{}
+			<-r.Context().Done()
+		}
+	}))
+	target.Config.Protocols = &http.Protocols{}
+	target.Config.Protocols.SetUnencryptedHTTP2(true)
+	target.Config.ErrorLog = log.New(io.Discard, "", 0)
+	target.Start()
+	t.Cleanup(target.Close)
+	for name, c := range map[string]struct {
+		path    string
+		leave   func(*net.TCPConn)
+		want    Failure
+		outcome string
+	}{
+		"the target resets the stream":     {"/resets", nil, Refused, "refused"},
+		"the target closes the connection": {"/closes", nil, Refused, "refused"},
+		"the client resets the connection": {"/waits", func(conn *net.TCPConn) { _ = conn.SetLinger(0); _ = conn.Close() }, ClientGone, "client"},
+		"the client closes the connection": {"/waits", func(conn *net.TCPConn) { _ = conn.CloseWrite() }, ClientGone, "client"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, results, pool := frontOf(t, strings.Replace(target.URL, "http", "h2c", 1), nil)
+			conn, err := net.Dial("tcp", s.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = conn.Close() }()
+			_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+			if _, err := io.WriteString(conn, "POST "+c.path+" HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nabc"); err != nil {
+				t.Fatal(err)
+			}
+			if c.leave != nil {
+				<-asked
+				c.leave(conn.(*net.TCPConn))
+			}
+			if got := failure(t, results); got != c.want {
+				t.Errorf("got %v, want %v", got, c.want)
+			}
+			eventually(t, "the outcome is "+c.outcome, func() bool { return pool.Status()[0].Requests[c.outcome] == 1 })
+			if c.leave == nil {
+				res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = res.Body.Close()
+			}
+		})
+	}
+}
