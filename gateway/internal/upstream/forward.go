@@ -120,6 +120,13 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 			f.upgraded.release()
 		}
 	}()
+	defer func() { // also of a response that broke off
+		if f.failed == nil && f.body != nil && !f.body.whole.Load() && f.upgraded == nil && r.ProtoMajor == 1 {
+			// net/http would wait for what is left of the body, and without end. The
+			// transport's Read is woken first; httputil has the other not close it.
+			_, _ = f.body.Close(), r.Body.Close()
+		}
+	}()
 	*proxy = httputil.ReverseProxy{
 		Transport:  t,
 		BufferPool: &p.buffers,
@@ -194,11 +201,6 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 	}
 	proxy.ServeHTTP(w, r)
 	if f.failed == nil {
-		if f.body != nil && !f.body.whole.Load() && f.upgraded == nil && r.ProtoMajor == 1 {
-			// net/http would wait for what is left of the body, and without end. The
-			// transport's Read is woken first; httputil has the other not close it.
-			_, _ = f.body.Close(), r.Body.Close()
-		}
 		return nil
 	}
 	if err := lease.stop(); err != nil {

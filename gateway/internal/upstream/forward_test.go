@@ -404,12 +404,16 @@ func TestTimeoutEndsEveryWay(t *testing.T) {
 }
 
 // Who was answered before the request was sent whole, and neither goes on nor
-// goes away, must not hold the connection.
+// goes away, must not hold the connection; nor if the answer breaks off.
 func TestAnsweredEarlyAndSilent(t *testing.T) {
-	for name, rest := range map[string]string{
-		"a length": "Content-Length: 10\r\n\r\nabc",
-		"chunks":   "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
-		"none yet": "Content-Length: 10\r\n\r\n",
+	const length, chunks, noneYet = "Content-Length: 10\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", "Content-Length: 10\r\n\r\n"
+	for name, c := range map[string]struct {
+		rest   string
+		breaks bool
+	}{
+		"a length": {length, false}, "a length, and it breaks off": {length, true},
+		"chunks": {chunks, false}, "chunks, and it breaks off": {chunks, true},
+		"none yet": {noneYet, false}, "none yet, and it breaks off": {noneYet, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			target, err := net.Listen("tcp", "127.0.0.1:0")
@@ -424,7 +428,12 @@ func TestAnsweredEarlyAndSilent(t *testing.T) {
 				}
 				defer func() { _ = conn.Close() }()
 				_, _ = conn.Read(make([]byte, 1000))
-				_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly")
+				if c.breaks {
+					_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nearly")
+					_ = conn.(*net.TCPConn).CloseWrite()
+				} else {
+					_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly")
+				}
 				_, _ = io.Copy(io.Discard, conn)
 			}()
 			s, results := front(t, "http://"+target.Addr().String(), nil)
@@ -434,10 +443,16 @@ func TestAnsweredEarlyAndSilent(t *testing.T) {
 			}
 			defer func() { _ = conn.Close() }()
 			_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-			if _, err := io.WriteString(conn, "POST / HTTP/1.1\r\nHost: localhost\r\n"+rest); err != nil {
+			if _, err := io.WriteString(conn, "POST / HTTP/1.1\r\nHost: localhost\r\n"+c.rest); err != nil {
 				t.Fatal(err)
 			}
 			answer, err := io.ReadAll(conn)
+			if c.breaks {
+				if err != nil {
+					t.Errorf("%q, %v", answer, err)
+				}
+				return // Forward panicked
+			}
 			if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 200") || !strings.Contains(string(answer), "early") {
 				t.Fatalf("%q, %v", answer, err)
 			}
