@@ -215,6 +215,9 @@ func (b *builder) issuer(s *snapshot, name string, c *config.Issuer) {
 	p, err := carry(b.old.issuers[name], issuerOptions{o, c.Introspection.Misses}, func() (_ *issuer.Issuer, err error) {
 		o := o
 		o.Log, o.Cache = b.log, b.cache
+		if old := b.old.issuers[name]; old != nil {
+			o.From = old.value
+		}
 		if c.Introspection.Enabled() {
 			if o.Admit, err = misses(name, c.Introspection.Misses); err != nil {
 				return nil, err

@@ -60,6 +60,58 @@ routes:
 	start(t, yaml).do(t, "GET /heroes/1", bearer(token)).refused(t, http.StatusServiceUnavailable, "issuer_unavailable")
 }
 
+// An issuer that a reload changes keeps its keys, unless it would fetch others: a
+// dead provider must not make an edit an outage.
+func TestReloadKeepsTheKeysOfAnIssuer(t *testing.T) {
+	t.Parallel()
+	p, b := newIDP(t), newBackend(t)
+	yaml := func(more string) string {
+		return fill(`
+issuers:
+  main:
+    issuer: IDP
+    audiences: [https://heroes.example]MORE
+routes:
+  - match: GET /heroes/{id}
+    privileges: []
+    upstream: BACKEND
+`, "IDP", p.URL, "BACKEND", b.URL, "MORE", more)
+	}
+	g := start(t, yaml(""))
+	reloads := 0.0
+	reload := func(more string) {
+		t.Helper()
+		g.reload(t, yaml(more))
+		reloads++
+		eventually(t, "the reload has ended", func() bool { return g.metric(t, goodReloads) == reloads })
+	}
+	token := bearer(p.token(t))
+	g.do(t, "GET /heroes/1", token).is(t, http.StatusOK)
+	reload("\n    leeway: 40s")
+	g.do(t, "GET /heroes/1", token).is(t, http.StatusOK)
+	if n := p.fetches.Load(); n != 1 {
+		t.Errorf("%d fetches of keys", n)
+	}
+
+	fails := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }
+	p.serveDiscovery(fails)
+	p.serveJWKS(fails)
+	for _, more := range []string{"\n    leeway: 50s", "\n    jwks:\n      max_stale: 48h", fill(asking, "WHEN", "opaque"), ""} {
+		reload(more)
+		g.do(t, "GET /heroes/1", token).is(t, http.StatusOK)
+		if got := g.probe("/readyz"); got != http.StatusOK {
+			t.Errorf("/readyz after a reload with %q: %d", more, got)
+		}
+	}
+
+	// Keys from elsewhere are others, whoever has the same name.
+	reload(fill("\n    jwks:\n      uri: IDP/keys", "IDP", p.URL))
+	g.do(t, "GET /heroes/1", token).refused(t, http.StatusServiceUnavailable, "issuer_unavailable")
+	if got := g.probe("/readyz"); got != http.StatusServiceUnavailable {
+		t.Errorf("/readyz without keys: %d", got)
+	}
+}
+
 // However many requests bring kids that nobody knows, the provider is asked
 // once in min_refresh_interval, which is half a minute.
 func TestUnknownKidsAskOnce(t *testing.T) {

@@ -29,12 +29,18 @@ type fetcher struct {
 	client  *http.Client
 	timeout time.Duration // maxFetch
 
+	brought
+
+	asker *asker // is told of the introspection endpoint; may be nil
+}
+
+// brought is what good fetches brought that the next one builds on.
+type brought struct {
 	uri        string    // of the key set, as discovered
 	discovered time.Time // when
 
-	etag, etagURI string // of the last good key set
-
-	asker *asker // is told of the introspection endpoint; may be nil
+	text          []byte // the last good key set, never written to
+	etag, etagURI string // its own
 }
 
 // answer is what came back for a key set.
@@ -190,9 +196,9 @@ func (f *fetcher) keySet(ctx context.Context, uri string) (answer, error) {
 	return f.get(ctx, uri, etag)
 }
 
-// accept remembers the ETag of a set that is in use now; that of a bad one
+// accept remembers a set that is in use now, with its ETag; that of a bad one
 // would make the provider say that nothing changed.
-func (f *fetcher) accept(uri string, a answer) { f.etag, f.etagURI = a.etag, uri }
+func (f *fetcher) accept(uri string, a answer) { f.text, f.etag, f.etagURI = a.body, a.etag, uri }
 
 // statusError is an answer other than 200.
 type statusError struct{ status int }

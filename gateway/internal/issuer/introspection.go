@@ -200,6 +200,22 @@ func (a *asker) discover(metadata token.Claims) {
 	a.discovered.Store(f)
 }
 
+// takeOver takes the endpoint that the issuer's metadata gave to from, which may
+// be nil, and says whether a knows one now.
+func (a *asker) takeOver(from *asker) bool {
+	if a.o.Introspection.Endpoint != "" {
+		return true
+	}
+	if from == nil || from.o.Introspection.Endpoint != "" {
+		return false
+	}
+	f := from.discovered.Load()
+	if f.err == nil {
+		a.discovered.Store(f)
+	}
+	return f.err == nil
+}
+
 // ask asks about one token. The error says that nobody can tell.
 func (a *asker) ask(ctx context.Context, raw token.Raw) (answered, error) {
 	select {

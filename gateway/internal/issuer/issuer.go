@@ -50,6 +50,11 @@ type Options struct {
 
 	Introspection *Introspection // nil: nobody is asked about tokens
 
+	// From is the Issuer that this one takes the place of, nil if none; it may be in
+	// use. If both have their keys from the same place, Start begins with those of
+	// From, as old as they are, and fetches them when From would have.
+	From *Issuer
+
 	Cache  *Cache           // of verified tokens, shared by issuers; nil: each token is verified each time
 	Now    func() time.Time // default time.Now
 	Log    *slog.Logger     // default: nothing is logged
@@ -125,6 +130,8 @@ func New(o Options) (*Issuer, error) {
 	}
 	o.Log = o.Log.With("issuer", o.Name)
 	o.Introspection = defaults(o.Introspection)
+	from := o.From
+	o.From = nil // or every reload would keep all before it in memory
 
 	i := &Issuer{o: o, verifiers: map[string]jws.Verifier{}}
 	switch {
@@ -183,6 +190,9 @@ func New(o Options) (*Issuer, error) {
 			return nil, err
 		}
 		i.remote = remote
+		if from != nil && from.remote != nil && o.sameSource(&from.o) {
+			remote.from = from.remote
+		}
 	}
 	if o.Introspection != nil {
 		if o.Introspection.Endpoint == "" && (i.remote == nil || o.JWKSURI != "") {
@@ -203,11 +213,12 @@ func New(o Options) (*Issuer, error) {
 // Name returns the issuer's name in the configuration.
 func (i *Issuer) Name() string { return i.o.Name }
 
-// Start reads the snapshot, if there is one, and starts to fetch keys in the
-// background. It returns when the first fetch ended, well or badly, or ctx is
-// done, or soon if a snapshot can serve meanwhile. ctx bounds only this wait;
-// [Issuer.Close] stops the work. A second Start, and one of an issuer with
-// static keys, does nothing.
+// Start takes over the keys of [Options.From], or reads the snapshot, if there is
+// one, and starts to fetch keys in the background. It returns when the first
+// fetch ended, well or badly, or ctx is done, soon if a snapshot can serve
+// meanwhile, and at once if keys that were taken over are not due. ctx bounds
+// only this wait; [Issuer.Close] stops the work. A second Start, and one of an
+// issuer with static keys, does nothing.
 func (i *Issuer) Start(ctx context.Context) {
 	if i.remote != nil {
 		i.remote.start(ctx)

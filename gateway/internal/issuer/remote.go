@@ -35,19 +35,24 @@ type remote struct {
 	first  chan struct{}      // closed when the first fetch ended
 	wake   chan struct{}      // asks the goroutine for a fetch
 
-	mu       sync.Mutex
-	flight   chan struct{}        // closed when the fetch asked for or under way ends; nil without one
-	started  time.Time            // when the last fetch was asked for
-	sought   time.Time            // when an unknown kid last asked for one
-	due      time.Time            // when the next one is
-	err      error                // why the last one failed; nil if it did not
-	failures int                  // in a row
-	misses   map[string]time.Time // kids that the fetch asked for then did not bring
-	closed   bool
+	mu     sync.Mutex
+	flight chan struct{} // closed when the fetch asked for or under way ends; nil without one
+	state
+	misses map[string]time.Time // kids that the fetch asked for then did not bring
+	closed bool
 
-	// Of the goroutine alone.
-	text    []byte          // the last good key set
-	reasons map[string]bool // keys that were logged as left out
+	from    *remote         // whose place this one takes, until it starts; may be nil
+	reasons map[string]bool // keys that were logged as left out; of the goroutine alone
+}
+
+// state is how fetching stands, beside the keys.
+type state struct {
+	started  time.Time // when the last fetch was asked for
+	sought   time.Time // when an unknown kid last asked for one
+	due      time.Time // when the next one is
+	err      error     // why the last one failed; nil if it did not
+	failures int       // in a row
+	brought  brought   // what the fetcher knew after the last one
 }
 
 func newRemote(o *Options, keys *atomic.Pointer[keySet]) (*remote, error) {
@@ -58,17 +63,21 @@ func newRemote(o *Options, keys *atomic.Pointer[keySet]) (*remote, error) {
 	return &remote{
 		o: o, keys: keys, fetcher: f, wait: maxWait, backOff: backOff,
 		ended: make(chan struct{}), first: make(chan struct{}), wake: make(chan struct{}, 1),
-		err:    errors.New("not fetched yet"),
+		state:  state{err: errors.New("not fetched yet")},
 		misses: map[string]time.Time{}, reasons: map[string]bool{},
 	}, nil
 }
 
 func (r *remote) start(ctx context.Context) {
 	r.start1.Do(func() {
-		r.readSnapshot()
+		r.takeOver()
+		if r.keys.Load() == nil {
+			r.readSnapshot()
+		}
 		background, stop := context.WithCancel(context.WithoutCancel(ctx))
 		r.mu.Lock()
 		defer r.mu.Unlock()
+		r.brought = r.fetcher.brought
 		if r.closed {
 			stop()
 			close(r.ended)
@@ -104,7 +113,8 @@ func (r *remote) close() {
 
 func (r *remote) run(ctx context.Context) {
 	defer close(r.ended)
-	timer := time.NewTimer(0)
+	due, _ := r.standing()
+	timer := time.NewTimer(due.Sub(r.o.Now())) // at once, but for keys that were taken over
 	defer timer.Stop()
 	for {
 		full := true
@@ -170,6 +180,7 @@ func (r *remote) refresh(ctx context.Context, full bool) time.Duration {
 	// Many gateways that were started together must not fetch together.
 	wait = time.Duration(float64(wait) * (0.9 + 0.2*rand.Float64()))
 	r.due = r.o.Now().Add(wait)
+	r.brought = r.fetcher.brought
 	r.land()
 	r.mu.Unlock()
 
@@ -230,7 +241,6 @@ func (r *remote) fetchKeys(ctx context.Context, uri string, now time.Time) (*key
 	if err != nil {
 		return nil, 0, err
 	}
-	r.text = answer.body
 	r.fetcher.accept(uri, answer)
 	return set.at(now), answer.maxAge, nil
 }

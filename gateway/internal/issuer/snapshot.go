@@ -23,56 +23,57 @@ func (r *remote) readSnapshot() {
 	if r.o.Snapshot == "" {
 		return
 	}
-	set, err := loadSnapshot(r.o)
+	set, text, err := loadSnapshot(r.o)
 	switch {
 	case os.IsNotExist(err):
 	case err != nil:
 		r.o.Log.Warn("the snapshot of the issuer's keys is not used", "file", r.o.Snapshot, "error", err)
 	default:
 		r.keys.Store(set)
+		r.fetcher.text = text
 		r.o.Log.Info("the issuer's keys, from the snapshot", "file", r.o.Snapshot, "fetched", set.fetched, "keys", names4log(set))
 	}
 }
 
-func loadSnapshot(o *Options) (*keySet, error) {
+func loadSnapshot(o *Options) (set *keySet, jwks []byte, err error) {
 	file, err := os.Open(o.Snapshot)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer file.Close()
 	text, err := io.ReadAll(io.LimitReader(file, 2*maxBody+1))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if len(text) > 2*maxBody {
-		return nil, fmt.Errorf("it has more than %d bytes", 2*maxBody)
+		return nil, nil, fmt.Errorf("it has more than %d bytes", 2*maxBody)
 	}
 	var s snapshot
 	if err := json.Unmarshal(text, &s); err != nil {
-		return nil, fmt.Errorf("it is not a snapshot: %w", err)
+		return nil, nil, fmt.Errorf("it is not a snapshot: %w", err)
 	}
 	if s.Issuer != o.Issuer {
-		return nil, fmt.Errorf("it is of issuer %s, not of %s", quote(s.Issuer), quote(o.Issuer))
+		return nil, nil, fmt.Errorf("it is of issuer %s, not of %s", quote(s.Issuer), quote(o.Issuer))
 	}
 	now := o.Now()
 	if age := now.Sub(s.Fetched); age > o.MaxStale {
-		return nil, fmt.Errorf("it is %s old, more than %s", age.Round(time.Second), o.MaxStale)
+		return nil, nil, fmt.Errorf("it is %s old, more than %s", age.Round(time.Second), o.MaxStale)
 	}
 	if s.Fetched.After(now) { // else a wrong clock then would make the keys last longer
 		s.Fetched = now
 	}
-	set, _, err := parseJWKS(s.JWKS, o.Algorithms)
+	set, _, err = parseJWKS(s.JWKS, o.Algorithms)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return set.at(s.Fetched), nil
+	return set.at(s.Fetched), s.JWKS, nil
 }
 
 func (r *remote) writeSnapshot(fetched time.Time) {
 	if r.o.Snapshot == "" {
 		return
 	}
-	if err := saveSnapshot(r.o.Snapshot, snapshot{r.o.Issuer, fetched, r.text}); err != nil {
+	if err := saveSnapshot(r.o.Snapshot, snapshot{r.o.Issuer, fetched, r.fetcher.text}); err != nil {
 		r.o.Log.Warn("cannot write the snapshot of the issuer's keys", "file", r.o.Snapshot, "error", err)
 	}
 }
