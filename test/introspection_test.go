@@ -84,6 +84,59 @@ func TestOpaqueTokens(t *testing.T) {
 	}
 }
 
+// Whose token it is the configuration knows, also where an answer does not say it:
+// it must not pass for one of the issuer whose tokens have no iss.
+func TestOpaqueTokenWithoutIss(t *testing.T) {
+	t.Parallel()
+	p, b, seed := newIDP(t), newBackend(t), newSigner(t, "RS256", "")
+	g := start(t, fill(`
+issuers:
+  main:
+    issuer: IDP
+    audiences: [https://heroes.example]
+    may_grant: [READ_HEROES]ASKING
+  seed:
+    issuer: none
+    audiences: any
+    may_grant: [READ_HEROES]
+    keys:
+      - file: keys/public.pem
+routes:
+  - match: /heroes/{id}
+    issuers: [main, seed]
+    privileges: [READ_HEROES]
+    upstream: BACKEND
+  - match: /own/{id}
+    issuers: [main]
+    privileges: [READ_HEROES]
+    policy: ours
+    upstream: BACKEND
+`, "ASKING", fill(asking, "WHEN", "opaque"), "IDP", p.URL, "BACKEND", b.URL), file{"keys/public.pem", seed.pem(t)}, file{"policies/ours.yaml", fill(`
+allow:
+  - name: of this provider
+    claims:
+      iss: IDP
+tests:
+  - claims:
+      iss: IDP
+    expect: allow
+  - claims:
+      iss: https://other.example
+    expect: deny
+`, "IDP", p.URL)})
+	token := minted(opaqueToken)
+	p.says(t, p.said(claims{"iss": nil}), token)
+	for _, path := range []string{"/heroes/1", "/own/1"} {
+		g.do(t, "GET "+path, bearer(token)).is(t, http.StatusOK)
+		b.last(t).has(t, "x-jwt-iss", p.URL)
+	}
+	seeded := claims{"sub": "alice", "privileges": []string{"READ_HEROES"}, "exp": time.Now().Add(time.Hour).Unix()}
+	g.do(t, "GET /heroes/1", bearer(seed.sign(t, seeded))).is(t, http.StatusOK)
+	b.last(t).has(t, "x-jwt-iss", "none")
+	p.says(t, p.said(claims{"iss": "none"}))
+	g.do(t, "GET /heroes/1", bearer(minted("token-that-says-none"))).refused(t, http.StatusUnauthorized, "invalid_token")
+}
+
 // Made-up tokens cost whoever sends them nothing, and the provider a call each.
 func TestMissesAreLimited(t *testing.T) {
 	t.Parallel()

@@ -319,6 +319,23 @@ func syntaxError(err error) error {
 	return errors.New("bad JSON")
 }
 
+// With returns the claims with one more, a string. None of that name may be there.
+func (c Claims) With(name, text string) Claims {
+	of := c.of
+	if of == nil {
+		of = &contents{text: "{}", nodes: []node{{0, 2, 1}}}
+	}
+	start, at := uint32(len(of.text)), uint32(len(of.nodes))
+	middle := start + uint32(len(name)) + 2
+	end := middle + uint32(len(text)) + 2
+	more := &contents{
+		text:  of.text + `"` + name + `""` + text + `"`,
+		nodes: slices.Concat(of.nodes, []node{{start, middle, at + 1}, {middle, end, at + 2}}),
+	}
+	more.nodes[0].next = at + 2
+	return Claims{more}
+}
+
 // All yields the top-level claims in the token's order.
 func (c Claims) All() iter.Seq2[string, Value] { return c.root().Members() }
 

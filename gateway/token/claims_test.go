@@ -71,6 +71,37 @@ func TestParseClaims(t *testing.T) {
 	}
 }
 
+func TestWith(t *testing.T) {
+	for _, text := range []string{`{}`, `{"sub":"a","o":{"iss":["x"]}}`, ` {"esc":"\u0041\n","last":[1,{"a":2}]} `} {
+		c := mustParse(t, text)
+		var before []string
+		for name := range c.All() {
+			before = append(before, name)
+		}
+		const value = `https://id.example/"x"\`
+		more := c.With("iss", value).With("empty", "")
+		var after []string
+		for name, v := range more.All() {
+			after = append(after, name)
+			if old := c.Get(name); old.Kind() != Missing && (old.Kind() != v.Kind() || old.Text() != v.Text() || old.JSON() != v.JSON()) {
+				t.Errorf("%s: %s was %q, and is %q", text, name, old.Text(), v.Text())
+			}
+		}
+		if !slices.Equal(after, append(before, "iss", "empty")) {
+			t.Errorf("%s: %v", text, after)
+		}
+		if v := more.Get("iss"); v.Kind() != String || v.Text() != value || c.Get("iss").Kind() != Missing {
+			t.Errorf("%s: iss is %s %q, before %s", text, v.Kind(), v.Text(), c.Get("iss").Kind())
+		}
+		if v := more.Get("empty"); v.Kind() != String || v.Text() != "" {
+			t.Errorf("%s: empty is %s %q", text, v.Kind(), v.Text())
+		}
+	}
+	if v := (Claims{}).With("iss", "x").Get("iss"); v.Text() != "x" {
+		t.Errorf("of no claims: %q", v.Text())
+	}
+}
+
 // TestParseClaimsKeepsNothing: the caller may reuse its buffer.
 func TestParseClaimsKeepsNothing(t *testing.T) {
 	payload := []byte(`{"sub":"alice","esc":"a\tb","o":{"k":"v"},"n":12}`)

@@ -160,6 +160,9 @@ func TestAnswersToOpaqueTokens(t *testing.T) {
 		"no required claim": {active(nil), func(o *Options) {
 			o.RequiredClaims = []RequiredClaim{{token.MustPath("level"), nil}}
 		}, token.InvalidToken},
+		"iss is required, and not there": {active(nil), func(o *Options) {
+			o.RequiredClaims = []RequiredClaim{{token.MustPath("iss"), nil}}
+		}, token.InvalidToken},
 		"profile rfc9068": {active(nil), func(o *Options) { o.Profile = RFC9068 }, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -170,6 +173,33 @@ func TestAnswersToOpaqueTokens(t *testing.T) {
 			expect(t, i, opaque, c.want)
 			if c.answer["exp"] != now-10 { // else it holds no longer than exp
 				o.asked(t, 1)
+			}
+		})
+	}
+}
+
+// An answer need not say whose the token is; that is known all the same.
+func TestIssOfAnOpaqueToken(t *testing.T) {
+	for name, c := range map[string]struct {
+		answer m
+		issuer string
+		want   token.Kind
+	}{
+		"said":                        {active(m{"iss": iss}), iss, token.String},
+		"not said":                    {active(nil), iss, token.String},
+		"no URL":                      {active(nil), `joe's "id" \`, token.String},
+		"an issuer of tokens without": {active(nil), "", token.Missing},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := newOracle(t)
+			i := asking(t, o, func(o *Options) { o.Issuer = c.issuer })
+			o.says(c.answer)
+			v, err := Set{i}.Verify(t.Context(), token.NewRaw(opaque))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := v.Claims.Get("iss"); got.Kind() != c.want || got.Text() != c.issuer || v.Claims.Get("client_id").Text() != "shop" {
+				t.Errorf("iss is %s %q, want %s %q", got.Kind(), got.Text(), c.want, c.issuer)
 			}
 		})
 	}

@@ -245,6 +245,11 @@ func (i *Issuer) vouched(claims token.Claims, raw token.Raw, local *token.Verifi
 	} else if sub := local.Claims.Get("sub"); differs("sub", sub.Text()) {
 		return nil, i.invalid(t, "sub is %s; that of the token is %s", show(claims.Get("sub")), show(sub))
 	}
+	if i.o.Issuer != "" && claims.Get("iss").Kind() == token.Missing {
+		// It is optional (RFC 7662 §2.2), but backends and policies must see whose
+		// subject this is, as with a JWT.
+		claims = claims.With("iss", i.o.Issuer)
+	}
 	privileges, found, unreadable := i.privileges(claims)
 	sum := sha256.Sum256([]byte(raw.Reveal()))
 	return &facts{issuer: i, nbf: at.nbf, hasNbf: at.hasNbf, verified: token.Verified{
