@@ -84,15 +84,21 @@ func contains(c constant) matcher {
 		if v.kind != token.Array {
 			return Undecided
 		}
-		found := False
-		for item := range v.claim.Items() {
-			// One item of another type makes a list that nobody should conclude from.
-			if found = max(found, c.equal(valueOf(item))); found == True {
-				break
-			}
-		}
-		return found
+		return c.among(v.claim)
 	}
+}
+
+// among is a function of its own because the compiler then inlines Items, and
+// nothing is allocated.
+func (c *constant) among(list token.Value) Truth {
+	found := False
+	for item := range list.Items() {
+		// One item of another type makes a list that nobody should conclude from.
+		if found = max(found, c.equal(valueOf(item))); found == True {
+			return found
+		}
+	}
+	return found
 }
 
 func present(want bool) matcher {
