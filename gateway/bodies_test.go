@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -105,5 +106,57 @@ func TestAPreflightIsAnsweredThatKeepsItsBody(t *testing.T) {
 			t.Errorf("%q: the connection stays open: %v", body, err)
 		}
 		_ = conn.Close()
+	}
+}
+
+// Who still sends when the answer comes is given time to read it: a connection
+// that is closed over unread bytes is reset, and the answer lost.
+func TestWhoSendsTooMuchReadsWhy(t *testing.T) {
+	reads := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
+	defer reads.Close()
+	b := newBench(t, func(http.ResponseWriter, *http.Request) {}, strings.ReplaceAll(`
+  - match: POST /bounded
+    public: true
+    max_body: 10B
+    upstream: BACKEND
+  - match: POST /bounded/guarded
+    max_body: 10MiB
+    privileges: [READ]
+    upstream: BACKEND
+`, "BACKEND", reads.URL))
+	for path, want := range map[string]int{"/bounded": http.StatusRequestEntityTooLarge, "/bounded/guarded": http.StatusUnauthorized} {
+		for range 5 {
+			conn, err := net.Dial("tcp", b.front.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+			if _, err := io.WriteString(conn, "POST "+path+" HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			sent := make(chan struct{})
+			go func() { // much more than is read of it
+				defer close(sent)
+				chunk := "10000\r\n" + strings.Repeat("a", 1<<16) + "\r\n"
+				for range 100 {
+					if _, err := io.WriteString(conn, chunk); err != nil {
+						return
+					}
+				}
+			}()
+			in := bufio.NewReader(conn)
+			res, err := http.ReadResponse(in, nil)
+			if err != nil {
+				t.Fatalf("%s: no answer: %v", path, err)
+			}
+			if text, err := io.ReadAll(res.Body); err != nil || res.StatusCode != want {
+				t.Fatalf("%s: %s %q, %v", path, res.Status, text, err)
+			}
+			if _, err := in.ReadByte(); err != io.EOF {
+				t.Fatalf("%s: the connection is reset before it ends: %v", path, err)
+			}
+			_ = conn.Close()
+			<-sent
+		}
 	}
 }

@@ -47,6 +47,7 @@ type exchange struct {
 	route      *builtRoute     // nil until one matched
 	asksFirst  bool            // a CORS preflight, which the gateway answers
 	path       string          // the canonical escaped path
+	bounded    bool            // the body is read through a bound
 	overrides  []string        // methods other than its own that the target may take it to have
 	signed     *token.Verified // nil until its issuer vouched for the token
 	verified   *token.Verified // the same, once its bearer may use it
@@ -245,7 +246,7 @@ func (x *exchange) boundBody() error {
 		// A transport reads the body beside the response, whose headers are not
 		// its own: told of the writer, it would set one (Connection: close) while
 		// they are written, and concurrent writes of a map end the process.
-		x.r.Body = http.MaxBytesReader(nil, x.r.Body, limit)
+		x.r.Body, x.bounded = http.MaxBytesReader(nil, x.r.Body, limit), true
 	}
 	return nil
 }

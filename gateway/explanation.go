@@ -386,7 +386,9 @@ func (t *explainer) forwards(x *exchange, c upstream.Call) {
 			Upstream: x.to.upstream.Name(), Targets: x.to.upstream.Targets(), Path: call.Path,
 			Headers: make([]Header, len(call.Headers)), Token: x.found != nil && (x.route.forwardToken || x.would != nil),
 		}
-		if out.URL.RawQuery != "" || out.URL.ForceQuery {
+		// Who asks knows the query. A refusal that is kept is shown to others, and a
+		// query may hold what is secret: a code, a signature, the key of a link.
+		if x.dry != nil && (out.URL.RawQuery != "" || out.URL.ForceQuery) {
 			f.Path += "?" + out.URL.RawQuery
 		}
 		for i, h := range call.Headers {

@@ -231,6 +231,9 @@ func (x *exchange) leaveBody(h http.Header) {
 	if x.forwarding || x.r.ContentLength < 0 || x.r.ContentLength > smallBody {
 		h.Set("Connection", "close")
 		wait = drainWait
+		if x.bounded { // net/http no longer knows the body, and would reset the connection
+			upstream.Linger(x.w)
+		}
 	}
 	_ = http.NewResponseController(x.w).SetReadDeadline(time.Now().Add(wait)) // net/http takes it off for the next request
 }

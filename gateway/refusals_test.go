@@ -78,6 +78,18 @@ func TestRefusalsAreKeptWithTheirExplanation(t *testing.T) {
 	}
 }
 
+// What failed at its upstream was ready to go there, with its query.
+func TestFailuresAreKeptWithoutTheirQuery(t *testing.T) {
+	b := newBench(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, adminYAML)
+	res, _ := b.get("/open?code=hidden", "")
+	if res.StatusCode != http.StatusBadGateway {
+		t.Fatal(res.Status)
+	}
+	if _, one := b.ask("GET", "/refusals/"+res.Header.Get("X-Request-Id"), ""); !strings.Contains(one, "upstream_refused") || strings.Contains(one, "hidden") {
+		t.Errorf("kept is %s", one)
+	}
+}
+
 func TestRefusalsAreBounded(t *testing.T) {
 	b := newBench(t, func(http.ResponseWriter, *http.Request) {}, adminYAML)
 	raw := b.token(b.claims(`"privileges":["` + strings.Repeat("x", 8000) + `"]`))

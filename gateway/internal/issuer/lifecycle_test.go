@@ -813,6 +813,8 @@ func TestBadSnapshot(t *testing.T) {
 		{"good", encode(good), ""},
 		{"from the future", encode(with(good, m{"fetched": time.Now().Add(time.Hour)})), ""},
 		{"of another issuer", encode(with(good, m{"issuer": "https://evil.example"})), token.IssuerUnavailable},
+		{"of another address", encode(with(good, m{"jwks_uri": p.url + "/other"})), token.IssuerUnavailable},
+		{"of other care", encode(with(good, m{"insecure": true})), token.IssuerUnavailable},
 		{"too old", encode(with(good, m{"fetched": time.Now().Add(-25 * time.Hour)})), token.IssuerUnavailable},
 		{"without time", encode(with(good, m{"fetched": nil})), token.IssuerUnavailable},
 		{"without keys", encode(with(good, m{"jwks": m{"keys": []m{}}})), token.IssuerUnavailable},

@@ -12,10 +12,19 @@ import (
 // snapshot is a file that keeps the last good keys, so that a gateway that is
 // started while its provider is down can serve at once.
 type snapshot struct {
-	Issuer  string          `json:"issuer"`
+	source
 	Fetched time.Time       `json:"fetched"`
 	JWKS    json.RawMessage `json:"jwks"`
 }
+
+// source is where keys are from: those of another must not serve.
+type source struct {
+	Issuer   string `json:"issuer"`
+	JWKSURI  string `json:"jwks_uri,omitempty"` // as configured
+	Insecure bool   `json:"insecure,omitempty"`
+}
+
+func (o *Options) source() source { return source{o.Issuer, o.JWKSURI, o.Insecure} }
 
 // readSnapshot takes the keys from the snapshot if it is this issuer's and
 // young enough. A bad one is only logged: the provider has better keys.
@@ -52,8 +61,13 @@ func loadSnapshot(o *Options) (set *keySet, jwks []byte, err error) {
 	if err := json.Unmarshal(text, &s); err != nil {
 		return nil, nil, fmt.Errorf("it is not a snapshot: %w", err)
 	}
-	if s.Issuer != o.Issuer {
-		return nil, nil, fmt.Errorf("it is of issuer %s, not of %s", quote(s.Issuer), quote(o.Issuer))
+	switch want := o.source(); {
+	case s.Issuer != want.Issuer:
+		return nil, nil, fmt.Errorf("it is of issuer %s, not of %s", quote(s.Issuer), quote(want.Issuer))
+	case s.JWKSURI != want.JWKSURI:
+		return nil, nil, fmt.Errorf("its keys are from jwks.uri %s, not from %s", quote(s.JWKSURI), quote(want.JWKSURI))
+	case s.Insecure != want.Insecure:
+		return nil, nil, fmt.Errorf("its keys were fetched with insecure: %t, not with %t", s.Insecure, want.Insecure)
 	}
 	now := o.Now()
 	if age := now.Sub(s.Fetched); age > o.MaxStale {
@@ -73,7 +87,7 @@ func (r *remote) writeSnapshot(fetched time.Time) {
 	if r.o.Snapshot == "" {
 		return
 	}
-	if err := saveSnapshot(r.o.Snapshot, snapshot{r.o.Issuer, fetched, r.fetcher.text}); err != nil {
+	if err := saveSnapshot(r.o.Snapshot, snapshot{r.o.source(), fetched, r.fetcher.text}); err != nil {
 		r.o.Log.Warn("cannot write the snapshot of the issuer's keys", "file", r.o.Snapshot, "error", err)
 	}
 }

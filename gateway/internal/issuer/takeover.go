@@ -3,7 +3,7 @@ package issuer
 // sameSource says whether o and p have their keys from the same place, by ways
 // that both allow. Which of them are of use [remote.takeOver] decides anew.
 func (o *Options) sameSource(p *Options) bool {
-	return o.Issuer == p.Issuer && o.JWKSURI == p.JWKSURI && o.Insecure == p.Insecure && o.Client == p.Client
+	return o.source() == p.source() && o.Client == p.Client
 }
 
 // takeOver begins where the remote stands whose place r takes, which may go on

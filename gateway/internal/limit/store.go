@@ -82,6 +82,7 @@ func NewStore(o StoreOptions) *Store {
 		breaker: gobreaker.NewCircuitBreaker[bool](settings),
 	}
 	s.Use(o.Client, o.Replicas)
+	s.o.Client = nil // or the first would stay in memory
 	return s
 }
 

@@ -153,7 +153,7 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 			// The target answered early. What is left of the body, or comes
 			// after a malformed one, must not be read as the next request:
 			// full duplex switches net/http's own guard off.
-			linger(w)
+			Linger(w)
 		}
 		if c.Response != nil {
 			c.Response(res)
@@ -240,11 +240,12 @@ func isEventStream(h http.Header) bool {
 	return strings.EqualFold(strings.TrimSpace(mediaType), "text/event-stream")
 }
 
-// linger has net/http close the connection after the response, and no sooner
+// Linger has net/http close the connection after the response, and no sooner
 // than the client could read it: what the client still sends would reset the
 // connection, and take the response away (RFC 9112 §9.6). net/http does so for
-// who reads more than allowed, and only then.
-func linger(w http.ResponseWriter) {
+// who reads more than allowed, and only then. It is for the goroutine that
+// answers, before the answer's headers are written.
+func Linger(w http.ResponseWriter) {
 	for {
 		outer, ok := w.(interface{ Unwrap() http.ResponseWriter })
 		if !ok {
