@@ -31,7 +31,7 @@ const (
 
 // adminAuth knows who may use the admin listener. Secrets are kept as hashes.
 type adminAuth struct {
-	loopback bool // only this machine reaches the listener
+	loopback bool // the file has the listener on a loopback address, see cameOnLoopback
 	operator *[sha256.Size]byte
 	// certificates says that operators may show a certificate.
 	certificates bool
@@ -145,6 +145,8 @@ type adminHandler func(w http.ResponseWriter, r *http.Request, s *snapshot, c ca
 
 // Admin returns the handler of the admin listener. It checks Host, Origin and
 // the caller's credentials (server.admin_auth) before anything else.
+// Nobody reads without credentials unless an [http.Server] says that the
+// connection came in by a loopback address.
 // Without server.admin in the configuration there is none to serve.
 func (g *Gateway) Admin() http.Handler {
 	mux := http.NewServeMux()
@@ -240,7 +242,7 @@ func (s *snapshot) admit(r *http.Request, needs access, origin *http.CrossOrigin
 		return c, &adminRefusal{http.StatusUnauthorized, adminUnauthorized, "The credentials are wrong."}
 	case err != nil:
 		return c, &adminRefusal{http.StatusBadRequest, token.BadRequest, "The request shows who is calling in two ways."}
-	case c.operator, needs == clients && c.client != "", needs == reads && a.loopback && c.client == "" && r.Header["X-Forwarded-For"] == nil:
+	case c.operator, needs == clients && c.client != "", needs == reads && a.loopback && cameOnLoopback(r) && c.client == "" && r.Header["X-Forwarded-For"] == nil:
 		// The header is of whoever is elsewhere: a registry, say, named this listener as a target of ours.
 		return c, nil
 	case c.client != "":
@@ -256,6 +258,14 @@ func (s *snapshot) admit(r *http.Request, needs access, origin *http.CrossOrigin
 // must not spend an operator's tries.
 func asWrite(r *http.Request) *http.Request {
 	return &http.Request{Method: http.MethodPost, URL: r.URL, Host: r.Host, Header: r.Header}
+}
+
+// cameOnLoopback says whether the connection's end that is ours has a loopback
+// address. A reload cannot move the listener: what the file says since then is
+// not where others reach it. An end that is not known is none.
+func cameOnLoopback(r *http.Request) bool {
+	local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+	return ok && local.IP.IsLoopback()
 }
 
 // isLoopbackHost says whether a Host header names this machine to itself.

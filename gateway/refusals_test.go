@@ -20,7 +20,7 @@ func (b *bench) ask(method, path, body string) (int, string) {
 	w := httptest.NewRecorder()
 	r := httptest.NewRequest(method, "http://127.0.0.1:9901"+path, strings.NewReader(body))
 	r.RemoteAddr = "127.0.0.1:1"
-	b.gateway.Admin().ServeHTTP(w, r)
+	b.gateway.Admin().ServeHTTP(w, cameTo(r, "127.0.0.1"))
 	return w.Code, w.Body.String()
 }
 

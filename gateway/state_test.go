@@ -1,9 +1,12 @@
 package gateway
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -236,6 +239,80 @@ func (b *bench) knock(method, path, host string, headers ...string) *httptest.Re
 		name, value, _ := strings.Cut(h, ": ")
 		r.Header.Set(name, value)
 	}
-	b.gateway.Admin().ServeHTTP(w, r)
+	b.gateway.Admin().ServeHTTP(w, cameTo(r, "127.0.0.1"))
 	return w
+}
+
+// cameTo is r over a connection whose end here has that address.
+func cameTo(r *http.Request, local string) *http.Request {
+	return r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, &net.TCPAddr{IP: net.ParseIP(local), Port: 9901}))
+}
+
+// A reload cannot move the listener. Where the file has it on a loopback address
+// now, what came in by another is still no caller of this machine.
+func TestReloadOpensNoAdminListener(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte("an-operator-token-of-32-bytes-or-more"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b := newBench(t, func(http.ResponseWriter, *http.Request) {}, "server:\n  admin: 0.0.0.0:9901\n  admin_auth: {token_file: "+file+"}\n")
+	l, err := net.Listen("tcp", "0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: b.gateway.Admin(), ReadHeaderTimeout: time.Minute}
+	go func() { _ = server.Serve(l) }()
+	t.Cleanup(func() { _ = server.Close() })
+	ask := func(method, path, ip string) int {
+		r, err := http.NewRequest(method, fmt.Sprintf("http://%s:%d%s", ip, l.Addr().(*net.TCPAddr).Port, path), strings.NewReader(`{"url":"/open"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Host = "localhost" // which anyone may write
+		res, err := http.DefaultTransport.RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		return res.StatusCode
+	}
+	pages := []string{"GET /state", "GET /refusals", "GET /upstreams", "POST /explain"}
+	for _, page := range pages {
+		method, path, _ := strings.Cut(page, " ")
+		if got := ask(method, path, "127.0.0.1"); got != http.StatusUnauthorized {
+			t.Errorf("before the reload %s is %d", page, got)
+		}
+	}
+	if err := b.gateway.Reload(t.Context(), b.config(adminYAML)); err != nil {
+		t.Fatal(err)
+	}
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range pages {
+		method, path, _ := strings.Cut(page, " ")
+		if got := ask(method, path, "127.0.0.1"); got != http.StatusOK {
+			t.Errorf("%s from this machine is %d", page, got)
+		}
+		for _, a := range addresses {
+			if ip := a.(*net.IPNet).IP; ip.To4() != nil && !ip.IsLoopback() {
+				if got := ask(method, path, ip.String()); got != http.StatusForbidden {
+					t.Errorf("%s by %s is %d", page, ip, got)
+				}
+			}
+		}
+		// A machine may have no other address.
+		for _, local := range []string{"192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1", "0.0.0.0", ""} {
+			r := httptest.NewRequest(method, "http://localhost:9901"+path, strings.NewReader(`{"url":"/open"}`))
+			if local != "" {
+				r = cameTo(r, local)
+			}
+			w := httptest.NewRecorder()
+			b.gateway.Admin().ServeHTTP(w, r)
+			if w.Code != http.StatusForbidden {
+				t.Errorf("%s by %q is %d: %s", page, local, w.Code, w.Body)
+			}
+		}
+	}
 }
