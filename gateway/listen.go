@@ -19,6 +19,10 @@ const maxRequestHeader = 64 << 10
 // are small there, and nobody has shown yet who sends them.
 const backReadTimeout = 10 * time.Second
 
+// backWriteTimeout bounds an answer there: none streams, and who takes nothing
+// of his would hold it, and the connection, without end.
+const backWriteTimeout = 30 * time.Second
+
 // Bounds of HTTP/2 on a client's connection. net/http starts no more handlers
 // at a time than there may be streams, however fast these are reset
 // (CVE-2023-39325).
@@ -75,13 +79,13 @@ func (g *Gateway) Serve(ctx context.Context, listener, status net.Listener) (err
 		if side.listener == nil {
 			continue
 		}
-		s := g.server(side.handler, alive)
 		if !side.front {
-			s.ReadTimeout = backReadTimeout
+			s := g.backServer(side.handler, alive)
 			go func() { failed <- g.accept(s, side.listener, side.tls) }()
 			defer func() { _ = s.Close() }()
 			continue
 		}
+		s := g.server(side.handler, alive)
 		s.ConnContext, s.ConnState = framingContext, entered
 		s.Protocols.SetHTTP2(true)
 		s.Protocols.SetUnencryptedHTTP2(true) // by prior knowledge (RFC 9113 §3.3); an upgrade to it is ignored
@@ -147,6 +151,13 @@ func (g *Gateway) server(h http.Handler, alive context.Context) *http.Server {
 		DisableGeneralOptionsHandler: true,
 		BaseContext:                  func(net.Listener) context.Context { return alive },
 	}
+}
+
+// backServer is the one for the status or the admin listener.
+func (g *Gateway) backServer(h http.Handler, alive context.Context) *http.Server {
+	s := g.server(h, alive)
+	s.ReadTimeout, s.WriteTimeout = backReadTimeout, backWriteTimeout
+	return s
 }
 
 // drain lets requests finish within the grace and ends the rest.

@@ -329,8 +329,12 @@ func (l *limitStats) Collect(to chan<- prometheus.Metric) {
 	}
 }
 
+// maxScrapes bounds the answers of /metrics at a time: each holds every metric
+// until it is taken.
+const maxScrapes = 4
+
 func (m *metrics) handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes})
 }
 
 // series are those that requests of one route, status and reason count in.
