@@ -33,10 +33,10 @@ const (
 
 func newAuditLog(c config.Audit, log *slog.Logger, errs prometheus.Counter) *auditLog {
 	if c.File == "-" {
-		return &auditLog{auditTo(os.Stdout), c.SampleAllows, func() error { return nil }}
+		return &auditLog{auditTo(&checked{Writer: os.Stdout, file: c.File, log: log, errors: errs}), c.SampleAllows, func() error { return nil }}
 	}
 	file := &rotatedFile{path: c.File, max: int64(c.MaxBytes), keep: c.Keep}
-	return &auditLog{auditTo(&checked{file, c.File, log, errs}), c.SampleAllows, file.Close}
+	return &auditLog{auditTo(&checked{Writer: file, file: c.File, log: log, errors: errs}), c.SampleAllows, file.Close}
 }
 
 // auditTo writes records as JSON, with the event in place of a message.
@@ -55,19 +55,25 @@ func auditTo(w io.Writer) *slog.Logger {
 	}))
 }
 
-// checked tells of records that could not be written: slog does not.
+// checked tells of records that could not be written: slog does not. All are
+// counted; a line for each would fill the next disk. Its caller, one slog
+// handler, writes one record at a time.
 type checked struct {
 	io.Writer
 	file   string
 	log    *slog.Logger
 	errors prometheus.Counter
+	told   time.Time // when a line was last logged
 }
 
 func (c *checked) Write(p []byte) (int, error) {
 	n, err := c.Writer.Write(p)
 	if err != nil {
 		c.errors.Inc()
-		c.log.Error("an audit record could not be written", "file", c.file, "error", err)
+		if now := time.Now(); now.Sub(c.told) >= time.Minute {
+			c.told = now
+			c.log.Error("an audit record could not be written", "file", c.file, "error", err)
+		}
 	}
 	return n, err
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"sync"
+	"time"
 )
 
 // rotatedFile appends whole records to the file at path, which becomes path.1
@@ -17,6 +18,7 @@ import (
 // replaces, the snapshot that a reload replaces. So each write appends (a writer
 // with an offset of its own would overwrite what others wrote since), and before
 // each one is looked whether the file at path is still the one that is open.
+// Only who has locked a full file may move it (rotate).
 type rotatedFile struct {
 	path string
 	max  int64
@@ -25,6 +27,9 @@ type rotatedFile struct {
 	mu   sync.Mutex
 	file *os.File // nil: to be opened
 	torn bool     // the last write ended within a record
+
+	stuck error     // why the file could not be rotated
+	again time.Time // when that is tried again
 }
 
 // Write appends p, one record. The error tells of a record that was not written,
@@ -38,9 +43,13 @@ func (f *rotatedFile) Write(p []byte) (int, error) {
 	}
 	var stuck error
 	if size > 0 && size+int64(len(p)) > f.max {
-		if stuck = f.rotate(); stuck != nil {
-			stuck = fmt.Errorf("the file could not be rotated and grows on: %w", stuck)
+		if now := time.Now(); f.stuck == nil || !now.Before(f.again) {
+			if f.stuck = f.rotate(int64(len(p))); f.stuck != nil {
+				f.stuck = fmt.Errorf("the file could not be rotated and grows on: %w", f.stuck)
+				f.again = now.Add(time.Minute)
+			}
 		}
+		stuck = f.stuck
 		if _, err := f.open(); err != nil {
 			return 0, errors.Join(stuck, err)
 		}
@@ -58,12 +67,8 @@ func (f *rotatedFile) Write(p []byte) (int, error) {
 // open makes sure that f.file is the file at path, and returns its size.
 func (f *rotatedFile) open() (int64, error) {
 	if f.file != nil {
-		mine, err := f.file.Stat()
-		if err == nil {
-			var there os.FileInfo
-			if there, err = os.Stat(f.path); err == nil && os.SameFile(mine, there) {
-				return mine.Size(), nil
-			}
+		if size, ok := f.current(); ok {
+			return size, nil
 		}
 		f.close()
 	}
@@ -79,8 +84,43 @@ func (f *rotatedFile) open() (int64, error) {
 	return info.Size(), nil
 }
 
-// rotate gives every file the next number; the last one is overwritten.
-func (f *rotatedFile) rotate() error {
+// current returns the size of the open file, and whether it is the one at path.
+func (f *rotatedFile) current() (int64, bool) {
+	mine, err := f.file.Stat()
+	if err != nil {
+		return 0, false
+	}
+	there, err := os.Stat(f.path)
+	return mine.Size(), err == nil && os.SameFile(mine, there)
+}
+
+// rotate gives every file the next number, if the open one is still at path and
+// has no room for more bytes; the last one is overwritten.
+//
+// Others may find the same file full at the same time. Who came late and moved
+// what is at path by then would shift a new file over those that were just
+// filled. So only who has locked the full file moves it, and looks again first:
+// moving it is the last step, and with it the others' locks are worth nothing.
+//
+// The lock is not waited for, as requests would be: records go on into the file
+// that somebody is about to move. That is done at once or not at all (its process
+// was stopped, say), which must be told: a file is not to grow for ever in silence.
+func (f *rotatedFile) rotate(more int64) error {
+	locked, err := tryLock(f.file)
+	if err != nil {
+		return err
+	}
+	size, ok := f.current()
+	if !locked {
+		if ok && size+more > 2*f.max {
+			return errors.New("it is locked: somebody began to rotate it, and does not go on")
+		}
+		return nil
+	}
+	defer unlock(f.file)
+	if !ok || size+more <= f.max {
+		return nil
+	}
 	for n := f.keep - 1; n > 0; n-- {
 		if err := os.Rename(f.numbered(n), f.numbered(n+1)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -93,7 +133,7 @@ func (f *rotatedFile) numbered(n int) string { return fmt.Sprintf("%s.%d", f.pat
 
 func (f *rotatedFile) close() {
 	_ = f.file.Close() // written to without a buffer: nothing is lost
-	f.file, f.torn = nil, false
+	f.file, f.torn, f.stuck = nil, false, nil
 }
 
 // Close closes the file; a later Write opens it again.
