@@ -354,8 +354,11 @@ func (b *builder) redis(s *snapshot) {
 	if c.URL == "" {
 		return
 	}
-	var err error
-	if s.redis, err = carry(b.old.redis, redisConnection(c), func() (redis.UniversalClient, error) { return newRedis(c) }); err != nil {
+	options, err := redisConnection(c)
+	if err == nil {
+		s.redis, err = carry(b.old.redis, options, func() (redis.UniversalClient, error) { return newRedis(options) })
+	}
+	if err != nil {
 		b.fault("redis", err)
 		s.redis = nil
 		return
@@ -392,7 +395,7 @@ type revocation interface {
 
 // revocationOptions are what it is made from.
 type revocationOptions struct {
-	redis config.Redis
+	redis redisOptions
 	config.Revocation
 }
 
@@ -401,7 +404,7 @@ func (b *builder) revocation(s *snapshot) {
 	if !c.Enabled() || b.offline {
 		return
 	}
-	s.revocation, _ = carry(b.old.revocation, revocationOptions{redisConnection(b.cfg.Redis), c}, func() (revocation, error) {
+	s.revocation, _ = carry(b.old.revocation, revocationOptions{s.redis.options, c}, func() (revocation, error) {
 		o := revoke.Options{
 			Client: s.redis.value, Database: redisDatabase(b.cfg.Redis), Allow: c.OnError == "allow",
 			Sync: revoke.Sync(c.Sync), PollInterval: c.PollInterval, MaxStale: c.MaxStale,

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -23,20 +22,41 @@ import (
 // global, so that it is made once.
 var hush = sync.OnceFunc(logging.Disable)
 
+// redisOptions are what a client is made from.
+type redisOptions struct {
+	config.Redis        // without Replicas: how many gateways share it is the limits' matter alone
+	authorities  string // the text of ca_file, which is renewed under its name
+}
+
+// redisConnection reads what a client for c is made from.
+func redisConnection(c config.Redis) (redisOptions, error) {
+	c.Replicas = 0
+	o := redisOptions{Redis: c}
+	if c.CAFile == "" {
+		return o, nil
+	}
+	text, err := readSmall(c.CAFile, maxPEMFile)
+	if err != nil {
+		return o, fmt.Errorf("cannot read the authorities of ca_file: %w", err)
+	}
+	o.authorities = string(text)
+	return o, nil
+}
+
 // newRedis makes a client of one server, of Sentinels or of a Cluster; it
 // connects when it is first asked. Errors hold nothing of the URL, which may
 // carry a password.
-func newRedis(c config.Redis) (redis.UniversalClient, error) {
+func newRedis(o redisOptions) (redis.UniversalClient, error) {
 	hush()
-	client, err := redisClient(c)
+	client, err := redisClient(o)
 	if err == nil {
 		client.AddHook(redisSpans{})
 	}
 	return client, err
 }
 
-func redisClient(c config.Redis) (redis.UniversalClient, error) {
-	roots, err := authorities(c.CAFile)
+func redisClient(c redisOptions) (redis.UniversalClient, error) {
+	roots, err := c.roots()
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +70,7 @@ func redisClient(c config.Redis) (redis.UniversalClient, error) {
 		if err != nil {
 			return nil, redisError(err)
 		}
-		credentials(&o.Username, &o.Password, c)
+		credentials(&o.Username, &o.Password, c.Redis)
 		trust(o.TLSConfig, roots)
 		o.MaxRetries, o.DialerRetries, o.ContextTimeoutEnabled, o.DisableIdentity = -1, 1, true, true
 		return redis.NewFailoverClient(o), nil
@@ -59,7 +79,7 @@ func redisClient(c config.Redis) (redis.UniversalClient, error) {
 		if err != nil {
 			return nil, redisError(err)
 		}
-		credentials(&o.Username, &o.Password, c)
+		credentials(&o.Username, &o.Password, c.Redis)
 		trust(o.TLSConfig, roots)
 		o.MaxRetries, o.DialerRetries, o.ContextTimeoutEnabled, o.DisableIdentity = -1, 1, true, true
 		o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
@@ -69,18 +89,11 @@ func redisClient(c config.Redis) (redis.UniversalClient, error) {
 	if err != nil {
 		return nil, redisError(err)
 	}
-	credentials(&o.Username, &o.Password, c)
+	credentials(&o.Username, &o.Password, c.Redis)
 	trust(o.TLSConfig, roots)
 	o.MaxRetries, o.DialerRetries, o.ContextTimeoutEnabled, o.DisableIdentity = -1, 1, true, true
 	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	return redis.NewClient(o), nil
-}
-
-// redisConnection is what of c the client is made from: how many gateways share
-// the Redis is the limits' matter alone.
-func redisConnection(c config.Redis) config.Redis {
-	c.Replicas = 0
-	return c
 }
 
 // redisDatabase names the servers and the database that c leads to: what is the
@@ -130,21 +143,17 @@ func trust(t *tls.Config, roots *x509.CertPool) {
 	}
 }
 
-// authorities are the system's and those of the file; nil without one.
-func authorities(file string) (*x509.CertPool, error) {
-	if file == "" {
+// roots are the system's authorities and those of the file; nil without one.
+func (o redisOptions) roots() (*x509.CertPool, error) {
+	if o.CAFile == "" {
 		return nil, nil
-	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the authorities of ca_file: %w", err)
 	}
 	roots, err := x509.SystemCertPool()
 	if err != nil {
 		roots = x509.NewCertPool()
 	}
-	if !roots.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("ca_file %s holds no certificate in PEM", file)
+	if !roots.AppendCertsFromPEM([]byte(o.authorities)) {
+		return nil, fmt.Errorf("ca_file %s holds no certificate in PEM", o.CAFile)
 	}
 	return roots, nil
 }

@@ -97,7 +97,11 @@ func openRedis(cfg *config.Config) (redis.UniversalClient, error) {
 	if cfg.Redis.URL == "" {
 		return nil, errors.New("the configuration has no redis.url, so there is no place for revocations")
 	}
-	client, err := newRedis(cfg.Redis)
+	options, err := redisConnection(cfg.Redis)
+	if err != nil {
+		return nil, cfg.Faultf("redis", "%v", err)
+	}
+	client, err := newRedis(options)
 	if err != nil {
 		return nil, cfg.Faultf("redis", "%v", err)
 	}

@@ -40,7 +40,7 @@ type snapshot struct {
 	limits     map[string]*part[limitOptions, *limit.Limiter]
 	upstreams  map[string]*part[upstreamOptions, *upstream.Pool]
 	registries map[string]*upstream.Eureka                  // that upstreams of this snapshot or of those before it follow
-	redis      *part[config.Redis, redis.UniversalClient]   // nil without redis in the file
+	redis      *part[redisOptions, redis.UniversalClient]   // nil without redis in the file
 	store      *part[string, *limit.Store]                  // of shared limits, by database; nil without redis
 	failures   *part[limit.FailureOptions, *limit.Failures] // nil without server.auth_failures
 	revocation *part[revocationOptions, revocation]         // nil without revocation in the file

@@ -108,6 +108,11 @@ func TestRedisOverTLS(t *testing.T) {
 			if strings.Contains(g.output.String(), "s3cret") {
 				t.Error("the password is in the log")
 			}
+			if what == "another authority" { // until its file is renewed under its name
+				write(t, filepath.Join(filepath.Dir(g.config), "other.pem"), authority.cert)
+				g.reload(t, bad)
+				eventually(t, "the renewed authority is taken up", func() bool { return g.do(t, "GET /heroes/1", bearer(p.token(t))).status == http.StatusOK })
+			}
 		}
 	}
 }
