@@ -39,10 +39,14 @@ func newTracing(c config.Tracing, log *slog.Logger, m *metrics) *tracing {
 	gate := &spanGate{dropped: m.spans.WithLabelValues("dropped")}
 	gate.SpanProcessor = sdktrace.NewBatchSpanProcessor(&exporter{
 		url: c.Endpoint + "/v1/traces", headers: c.Headers, log: log, spans: m.spans,
-		client: &http.Client{Transport: &http.Transport{
-			Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: exportTimeout / 2}).DialContext, TLSHandshakeTimeout: exportTimeout / 2,
-			MaxResponseHeaderBytes: maxExportReply, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true,
-		}},
+		client: &http.Client{
+			Transport: &http.Transport{
+				Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: exportTimeout / 2}).DialContext, TLSHandshakeTimeout: exportTimeout / 2,
+				MaxResponseHeaderBytes: maxExportReply, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true,
+			},
+			// A redirect would hand the spans and the headers, of which one may be a key, to whoever it names.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
 		sent: func(n int) { gate.waiting.Add(int64(-n)) },
 	}, sdktrace.WithMaxQueueSize(maxWaiting), sdktrace.WithMaxExportBatchSize(maxWaiting/4), sdktrace.WithExportTimeout(exportTimeout))
 	// The name and what else tells this gateway from others are the deployment's to

@@ -234,6 +234,24 @@ func TestCollectorDown(t *testing.T) {
 	}
 }
 
+// Whoever can make a collector redirect gets neither the spans nor the key that
+// goes with them.
+func TestCollectorRedirects(t *testing.T) {
+	c, other, p, b := newCollector(t), newBackend(t), newIDP(t), newBackend(t)
+	g := traced(t, c, p, b.URL, "1", "10.0.0.0/8")
+	c.answers(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, other.URL+r.URL.Path, http.StatusTemporaryRedirect)
+	})
+	g.do(t, "GET /open").is(t, http.StatusOK)
+	of := func(outcome string) float64 { return g.metric(t, `gatehouse_spans_total{outcome="`+outcome+`"}`) }
+	eventually(t, "the spans have ended", func() bool { return of("exported")+of("failed") == 2 })
+	other.untouched(t)
+	if n := of("failed"); n != 2 {
+		t.Errorf("%v spans have failed, want 2", n)
+	}
+	g.output.says(t, "the collector answers 307")
+}
+
 // Neither a drain nor a reload loses spans, however long they may wait.
 func TestSpansAreFlushed(t *testing.T) {
 	c, b := newCollector(t), newBackend(t)
