@@ -25,9 +25,6 @@ import (
 	"gatehouse/gateway/token"
 )
 
-// maxKeyFile bounds a file of static keys.
-const maxKeyFile = 1 << 20
-
 // builder turns a configuration into a snapshot. It is the only place that
 // knows both the file and the parts.
 type builder struct {
@@ -241,7 +238,7 @@ func readKey(key config.Key) ([]byte, error) {
 	if key.File == "" {
 		return []byte(key.Text), nil
 	}
-	text, err := readSmall(key.File, maxKeyFile)
+	text, err := readSmall(key.File)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the key: %w", err)
 	}

@@ -35,7 +35,7 @@ func redisConnection(c config.Redis) (redisOptions, error) {
 	if c.CAFile == "" {
 		return o, nil
 	}
-	text, err := readSmall(c.CAFile, maxPEMFile)
+	text, err := readSmall(c.CAFile)
 	if err != nil {
 		return o, fmt.Errorf("cannot read the authorities of ca_file: %w", err)
 	}

@@ -98,7 +98,7 @@ routes:
 	for what, bad := range map[string]func() error{
 		"cannot read the authorities of ca_file": func() error { return nil },
 		"holds no certificate in PEM":            func() error { return os.WriteFile(file, []byte("none"), 0o600) },
-		"is no file of at most":                  func() error { return os.WriteFile(file, make([]byte, maxPEMFile+1), 0o600) },
+		"is no file of at most":                  func() error { return os.WriteFile(file, make([]byte, maxKeyFile+1), 0o600) },
 		"ca.pem is no file":                      func() error { return syscall.Mkfifo(file, 0o600) }, // to read it would wait for a writer
 	} {
 		_ = os.Remove(file)

@@ -258,7 +258,7 @@ func TestAuditErrorsDoNotFloodTheLog(t *testing.T) {
 		var log bytes.Buffer
 		errs := prometheus.NewCounter(prometheus.CounterOpts{Name: "errors"})
 		audit := newAuditLog(config.Audit{File: path, MaxBytes: 10, Keep: 1, SampleAllows: 1}, slog.New(slog.NewTextHandler(&log, nil)), errs)
-		defer audit.close()
+		defer func() { _ = audit.close() }()
 		for range 101 {
 			audit.Info(decisionEvent)
 		}

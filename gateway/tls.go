@@ -21,8 +21,8 @@ import (
 // somebody needs what they hold.
 const rereadEvery = 5 * time.Second
 
-// maxPEMFile bounds a file of certificates or keys.
-const maxPEMFile = 1 << 20
+// maxKeyFile bounds a file of keys or certificates, in bytes.
+const maxKeyFile = 1 << 20
 
 // watched is what files hold. They are read anew when it is asked for, so that
 // a renewed certificate needs no reload and nothing runs in between; a change
@@ -68,7 +68,7 @@ func (w *watched[T]) read() error {
 	texts, err := make([][]byte, len(w.files)), error(nil)
 	hash := sha256.New()
 	for i, file := range w.files {
-		text, failed := readSmall(file, maxPEMFile)
+		text, failed := readSmall(file)
 		if failed != nil && err == nil {
 			err = failed
 		}
@@ -96,14 +96,14 @@ func (w *watched[T]) read() error {
 	return err
 }
 
-// readSmall reads a regular file of at most so many bytes.
-func readSmall(file string, most int64) ([]byte, error) {
+// readSmall reads a regular file of at most [maxKeyFile] bytes.
+func readSmall(file string) ([]byte, error) {
 	info, err := os.Stat(file)
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() || info.Size() > most {
-		return nil, fmt.Errorf("%s is no file of at most %d bytes", file, most)
+	if !info.Mode().IsRegular() || info.Size() > maxKeyFile {
+		return nil, fmt.Errorf("%s is no file of at most %d bytes", file, maxKeyFile)
 	}
 	return os.ReadFile(file)
 }
@@ -211,7 +211,7 @@ func (b *builder) upstreamTLS(s *snapshot, c *config.Upstream) (t *tls.Config, a
 	t = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.TLS.ServerName}
 	if file := c.TLS.CAFile; file != "" {
 		var err error
-		if authorities, err = readSmall(file, maxPEMFile); err == nil {
+		if authorities, err = readSmall(file); err == nil {
 			if t.RootCAs, err = parseAuthorities([][]byte{authorities}, nil); err != nil {
 				err = fmt.Errorf("%s: %w", file, err)
 			}
