@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"gatehouse/gateway/internal/socket"
 )
 
 // connections is the listener of callers' connections: it bounds how many are open,
@@ -40,7 +42,7 @@ func (l *connections) Accept() (net.Conn, error) {
 			continue
 		}
 		l.open.Add(1)
-		c := &clientConn{Conn: conn, listener: l}
+		c := &clientConn{Conn: socket.New(conn), listener: l}
 		c.look.L = &c.mu
 		c.handshaken.Store(!l.secure)
 		c.enter(http.StateNew)

@@ -1,8 +1,6 @@
 package gateway
 
 import (
-	"encoding/binary"
-	"encoding/hex"
 	"math/rand/v2"
 	"net/http"
 	"strings"
@@ -37,13 +35,13 @@ func isID(s string) bool {
 func randomHex(n int) string {
 	var few [96]byte
 	digits := few[:0]
-	for n > 0 {
-		var b [8]byte
-		binary.LittleEndian.PutUint64(b[:], rand.Uint64())
-		digits = hex.AppendEncode(digits, b[:min(n, 8)])
-		n -= 8
+	for len(digits) < 2*n {
+		for bits, left := rand.Uint64(), 16; left > 0; left-- {
+			digits = append(digits, "0123456789abcdef"[bits&15])
+			bits >>= 4
+		}
 	}
-	return string(digits)
+	return string(digits[:2*n])
 }
 
 // trace is the request's place in a W3C trace (Trace Context §3.2).

@@ -101,45 +101,30 @@ func alike(a, b string) bool {
 }
 
 // isToken68 reports whether s is a b64token of RFC 6750 §2.1. Every request with
-// a token asks: eight bytes are looked at at a time.
+// a token asks: eight bytes are looked up at a time.
 func isToken68(s string) bool {
 	body := strings.TrimRight(s, "=")
 	if body == "" {
 		return false
 	}
-	for len(body) >= 8 && usual(body) {
+	for len(body) >= 8 {
+		if in := &inToken68; in[body[0]]&in[body[1]]&in[body[2]]&in[body[3]]&in[body[4]]&in[body[5]]&in[body[6]]&in[body[7]] == 0 {
+			return false
+		}
 		body = body[8:]
 	}
 	for i := range len(body) {
-		if !inToken68[body[i]] {
+		if inToken68[body[i]] == 0 {
 			return false
 		}
 	}
 	return true
 }
 
-// usual says whether the first eight bytes of s are what base64url and dots make
-// up: letters, digits, "-", ".", "/" and "_". As all are below 0x80, no sum of
-// one byte runs over into the next.
-func usual(s string) bool {
-	const each, top = 0x0101010101010101, 0x8080808080808080
-	_ = s[7]
-	x := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
-		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
-	if x&top != 0 {
-		return false
-	}
-	lower := x | each*0x20
-	letters := (lower + each*(0x80-'a')) &^ (lower + each*(0x7f-'z'))
-	digits := (x + each*(0x80-'-')) &^ (x + each*(0x7f-'9')) // and "-./", which stand before them
-	underscores := ^(x ^ each*'_' + each*0x7f)
-	return (letters|digits|underscores)&top == top
-}
-
-// inToken68 has the bytes of a b64token but its trailing "=".
-var inToken68 = func() (in [256]bool) {
+// inToken68 has a 1 for each byte of a b64token but its trailing "=".
+var inToken68 = func() (in [256]byte) {
 	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/") {
-		in[c] = true
+		in[c] = 1
 	}
 	return in
 }()

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http/httpguts"
+
+	"gatehouse/gateway/internal/socket"
 )
 
 // direct is the short way to a target that speaks HTTP/1.1 without TLS, for
@@ -34,7 +36,7 @@ type direct struct {
 // newDirect puts the short way to u, whose scheme is http, beside the long one.
 func newDirect(u *url.URL, long *http.Transport) transport {
 	address, err := httpguts.PunycodeHostPort(net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "80")))
-	if err != nil || !canProbe {
+	if err != nil || !socket.CanProbe {
 		return long
 	}
 	return &direct{long: long, address: address, idleTimeout: long.IdleConnTimeout}

@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"gatehouse/gateway/internal/socket"
 )
 
 // directConn is a connection of the short way. It has one request at a time.
@@ -38,7 +40,7 @@ func newDirectConn(conn net.Conn) *directConn {
 	}
 	var one [1]byte
 	c.probe = func(fd uintptr) bool {
-		c.quiet = nothingToRead(fd, one[:])
+		c.quiet = socket.NothingToRead(fd, one[:])
 		return true
 	}
 	return c

@@ -22,6 +22,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 // byHand is a target that a test writes by hand, byte for byte.
@@ -777,6 +779,19 @@ func TestWhatGoesTheLongWay(t *testing.T) {
 				t.Errorf("got %s, want %s", got, c.want)
 			}
 		})
+	}
+}
+
+// Each byte counts wherever it stands.
+func TestValidValue(t *testing.T) {
+	for place := range 20 {
+		for c := range 256 {
+			text := []byte("twenty good letters.")
+			text[place] = byte(c)
+			if got, want := validValue(string(text)), httpguts.ValidHeaderFieldValue(string(text)); got != want {
+				t.Errorf("%q: %t", text, got)
+			}
+		}
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"gatehouse/gateway/internal/socket"
 )
 
 // Bounds of the connections to targets.
@@ -116,11 +118,17 @@ func address(t Target) string {
 
 func newTransport(dial string, tls *tls.Config, timeout time.Duration) *http.Transport {
 	dialer := &net.Dialer{Timeout: timeout}
-	connect := dialer.DialContext
-	if path, ok := strings.CutPrefix(dial, "unix:"); ok {
-		connect = func(ctx context.Context, _, _ string) (net.Conn, error) { return dialer.DialContext(ctx, "unix", path) }
-	} else if dial != "" {
-		connect = func(ctx context.Context, _, _ string) (net.Conn, error) { return dialer.DialContext(ctx, "tcp", dial) }
+	connect := func(ctx context.Context, network, address string) (net.Conn, error) {
+		if path, ok := strings.CutPrefix(dial, "unix:"); ok {
+			network, address = "unix", path
+		} else if dial != "" {
+			network, address = "tcp", dial
+		}
+		conn, err := dialer.DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return socket.New(conn), nil
 	}
 	return &http.Transport{
 		Protocols:              &http.Protocols{},

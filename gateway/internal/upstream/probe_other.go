@@ -1,7 +1,0 @@
-//go:build !unix
-
-package upstream
-
-const canProbe = false
-
-func nothingToRead(uintptr, []byte) bool { return false }
