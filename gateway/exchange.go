@@ -137,11 +137,16 @@ func (x *exchange) end() {
 }
 
 // canonical refuses what must not be matched at all: methods and upgrades that
-// turn the connection into a tunnel past every rule, and hosts that have more
-// than one reading.
+// turn the connection into a tunnel past every rule, and methods and hosts that
+// have more than one reading.
 func (x *exchange) canonical() error {
 	if x.r.Method == http.MethodConnect {
 		return refuse(token.BadRequest, "CONNECT is refused: this is no forward proxy")
+	}
+	// Routes, policies and limits know methods by their case, as RFC 9110 §9.1
+	// wants it; Django, Werkzeug and PHP's frameworks take delete for DELETE.
+	if upper := strings.ToUpper(x.r.Method); upper != x.r.Method {
+		return refuse(token.BadRequest, "the method %s is not in upper case, and some backends would take it for %s; send that", bounded(x.r.Method), bounded(upper))
 	}
 	if err := x.upgrade(); err != nil {
 		return err

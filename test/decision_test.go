@@ -206,6 +206,9 @@ func TestDecisionsInEachDialect(t *testing.T) {
 			for _, target := range []string{"//heroes/7", "/heroes//7", "/heroes/%2e%2e/healthz", "/heroes/../healthz", "/x/%2e/heroes/7", "/healthz;/../heroes/7", "/heroes/%2f", "/heroes/7%5c", "/heroes/7%00"} {
 				d.leaves(t, d.ask(t, "GET "+target, bearer(good)), 400, "bad_path")
 			}
+			for _, method := range []string{"delete", "Delete", "gEt"} {
+				d.leaves(t, d.ask(t, method+" /healthz"), 400, "bad_request")
+			}
 			if proxy != "envoy" { // whose request line net/http itself reads
 				for _, target := range []string{"/%zz", "heroes/7", "?x", "*", "http://heroes.example/heroes/7", "/heroes/7#f", "/heroes/7?a#f", "/heroes/7 x", "/heroes/7?a b", "/heroes/7\tx"} {
 					d.leaves(t, d.ask(t, "GET "+target, bearer(good)), 400, "bad_path")

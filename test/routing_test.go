@@ -224,6 +224,24 @@ func TestConnectAndOtherProtocolsAreRefused(t *testing.T) {
 	closed.untouched(t)
 }
 
+// TestMethodsHaveOneCase: to frameworks that upper-case it, delete is the DELETE
+// that no rule saw.
+func TestMethodsHaveOneCase(t *testing.T) {
+	t.Parallel()
+	b := newBackend(t)
+	g := start(t, fill("routes:\n  - match: /{rest...}\n    public: true\n    upstream: BACKEND\n", "BACKEND", b.URL))
+	for _, method := range []string{"delete", "Delete", "gEt", "connect", "x-purge"} {
+		g.do(t, method+" /heroes/7").refused(t, http.StatusBadRequest, "bad_request")
+		if status := g.frames(t).ask("", ":method: "+method, ":scheme: http", ":path: /heroes/7", ":authority: x"); status != "400" {
+			t.Errorf("%s in HTTP/2: %s", method, status)
+		}
+	}
+	b.untouched(t)
+	for _, method := range []string{"DELETE", "GET", "X-PURGE"} {
+		g.do(t, method+" /heroes/7").is(t, http.StatusOK)
+	}
+}
+
 // TestSmuggledFramingIsRefused holds requests whose end two parsers see in
 // different places.
 func TestSmuggledFramingIsRefused(t *testing.T) {
