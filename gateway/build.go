@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/http"
 	"reflect"
 	"slices"
 	"strconv"
@@ -448,6 +449,7 @@ func (b *builder) route(s *snapshot, c *config.Route) *builtRoute {
 		stepUp:         stepUpOf(c.StepUp),
 		policy:         s.policies[c.Policy],
 		pattern:        c.Match.Path,
+		traces:         slices.Contains(c.Match.Methods, http.MethodTrace),
 		to:             b.destinations(s, c),
 		introspects:    slices.ContainsFunc(c.Issuers, func(i *config.Issuer) bool { return i.Introspection.Enabled() }),
 		forwardToken:   c.ForwardToken,

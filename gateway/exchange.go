@@ -234,6 +234,10 @@ func (x *exchange) match() error {
 		x.route, x.path = x.snapshot.routes[m.Index], m.Path
 	}
 	x.explain.matched(x)
+	if err == nil && x.r.Method == http.MethodTrace && !x.route.traces {
+		// RFC 9110 §9.3.8: the answer holds the request, and so what the gateway adds to it.
+		err = refuse(token.BadRequest, "TRACE is refused: the answer would show the headers that the backend received; a route is for it whose match names it")
+	}
 	if err == nil {
 		err = x.sameForOverrides()
 	}

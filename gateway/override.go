@@ -55,7 +55,7 @@ func (x *exchange) sameForOverrides() error {
 			other := *x.r
 			other.Method = method
 			m, err := x.snapshot.table.Match(&other)
-			if method == http.MethodConnect || err != nil || x.snapshot.routes[m.Index] != x.route || x.route.policy != nil {
+			if method == http.MethodConnect || method == http.MethodTrace && !x.route.traces || err != nil || x.snapshot.routes[m.Index] != x.route || x.route.policy != nil {
 				return refuse(token.BadRequest, "an override asks for the method %s, for which this request was not authorised", bounded(method))
 			}
 			x.overrides = append(x.overrides, method)

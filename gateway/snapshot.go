@@ -98,6 +98,7 @@ type builtRoute struct {
 	policy         *policy.Compiled // nil: none
 	limits         struct{ before, after []*limit.Limiter }
 	pattern        string // the path of the match
+	traces         bool   // the match names TRACE
 	to             destinations
 	rewrite        rewrite
 	cors           *cors.Cors // nil: the backend's own matter

@@ -224,6 +224,29 @@ func TestConnectAndOtherProtocolsAreRefused(t *testing.T) {
 	closed.untouched(t)
 }
 
+// TestTraceNeedsARouteThatNamesIt: who answers TRACE shows what the gateway told it.
+func TestTraceNeedsARouteThatNamesIt(t *testing.T) {
+	t.Parallel()
+	b := newBackend(t)
+	g := start(t, fill(`
+routes:
+  - match: /{rest...}
+    public: true
+    upstream: BACKEND
+  - match: GET,TRACE /diagnosis
+    public: true
+    upstream: BACKEND
+`, "BACKEND", b.URL))
+	g.do(t, "TRACE /heroes/7").refused(t, http.StatusBadRequest, "bad_request")
+	g.do(t, "POST /heroes/7", "Content-Length: 0", "X-HTTP-Method-Override: TRACE").refused(t, http.StatusBadRequest, "bad_request")
+	if status := g.frames(t).ask("", ":method: TRACE", ":scheme: http", ":path: /heroes/7", ":authority: x"); status != "400" {
+		t.Errorf("in HTTP/2: %s", status)
+	}
+	b.untouched(t)
+	g.do(t, "TRACE /diagnosis").is(t, http.StatusOK)
+	g.do(t, "GET /diagnosis", "X-HTTP-Method-Override: TRACE").is(t, http.StatusOK)
+}
+
 // TestMethodsHaveOneCase: to frameworks that upper-case it, delete is the DELETE
 // that no rule saw.
 func TestMethodsHaveOneCase(t *testing.T) {
