@@ -16,6 +16,7 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	oteltrace "go.opentelemetry.io/otel/trace"
+	"golang.org/x/net/http/httpguts"
 
 	"gatehouse/gateway/internal/inject"
 	"gatehouse/gateway/internal/limit"
@@ -154,6 +155,9 @@ func (x *exchange) canonical() error {
 	if x.r.ProtoMajor >= 2 {
 		// HTTP/2 has one way to say each of these (RFC 9113 §8.3.1), and net/http
 		// lets others pass: what reads them otherwise sees another request.
+		if !httpguts.ValidHeaderFieldName(x.r.Method) { // RFC 9110 §9.1: a token. The transport would refuse it, and the target be blamed
+			return refuse(token.BadRequest, "the :method %s is no method", strconv.Quote(bounded(x.r.Method)))
+		}
 		if uri := x.r.RequestURI; uri != "*" && !strings.HasPrefix(uri, "/") {
 			return refuse(token.BadRequest, "the :path %s does not begin with a slash", strconv.Quote(bounded(uri)))
 		}

@@ -102,6 +102,7 @@ routes:
 		"a version in the query":           {[]string{":method: GET", ":scheme: http", ":path: /x?a HTTP/1.0", ":authority: x"}, ""},
 		"two paths":                        {with(":path: /y"), ""},
 		"a path with a line feed":          {[]string{":method: GET", ":scheme: http", ":path: /x\r\nA: b", ":authority: x"}, ""},
+		"a method that is two":             {[]string{":method: GET,PUT", ":scheme: http", ":path: /x", ":authority: x"}, ""},
 		"a method with a space":            {[]string{":method: GET /y HTTP/1.1", ":scheme: http", ":path: /x", ":authority: x"}, ""},
 		"another host":                     {with("host: y"), ""},
 		"two hosts":                        {with("host: x", "host: x"), ""},

@@ -259,6 +259,12 @@ func TestMethodsHaveOneCase(t *testing.T) {
 			t.Errorf("%s in HTTP/2: %s", method, status)
 		}
 	}
+	// HTTP/2 can say what is no method: the target would be blamed for not taking it.
+	for _, method := range []string{"GET,DELETE", "GET /x HTTP/1.1"} {
+		if status := g.frames(t).ask("", ":method: "+method, ":scheme: http", ":path: /heroes/7", ":authority: x"); status != "400" {
+			t.Errorf("%s in HTTP/2: %s", method, status)
+		}
+	}
 	b.untouched(t)
 	for _, method := range []string{"DELETE", "GET", "X-PURGE"} {
 		g.do(t, method+" /heroes/7").is(t, http.StatusOK)
