@@ -361,7 +361,7 @@ func (x *exchange) edit(r *http.Request) {
 	if x.found != nil && !x.route.forwardToken && x.would == nil {
 		x.found.source.Remove(r)
 	}
-	x.route.rewrite.request.apply(r.Header)
+	x.route.rewrite.request.applyToRequest(r)
 }
 
 // answered measures how long the target took to answer, or to fail.

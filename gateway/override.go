@@ -80,14 +80,7 @@ func isOverrideParameter(name string) bool {
 // isOverride compares as CGI, PHP and WSGI do, to which X_HTTP_Method is X-HTTP-Method.
 func isOverride(name string) bool {
 	for _, known := range overrideNames {
-		if len(name) != len(known) {
-			continue
-		}
-		same := true
-		for i := 0; i < len(known) && same; i++ {
-			same = name[i]|0x20 == known[i]|0x20 || known[i] == '-' && strings.IndexByte("_.", name[i]) >= 0
-		}
-		if same {
+		if token.Alike(name, known) {
 			return true
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"gatehouse/gateway/config"
+	"gatehouse/gateway/token"
 )
 
 // rewrite is what a route changes on a request's way and on its answer's.
@@ -80,6 +81,27 @@ func (e *headerEdits) apply(h http.Header) {
 	for _, line := range e.add {
 		h[line.name] = append(h[line.name], line.value)
 	}
+}
+
+// applyToRequest is apply for a request. What is taken away or replaced goes in
+// every spelling that a backend may read as the name, and as a trailer, which
+// some merge into the headers: else a client would have the last word.
+func (e *headerEdits) applyToRequest(r *http.Request) {
+	if len(e.remove) > 0 || len(e.set) > 0 {
+		for _, h := range [...]http.Header{r.Header, r.Trailer} {
+			for name := range h {
+				if e.takes(name) {
+					delete(h, name)
+				}
+			}
+		}
+	}
+	e.apply(r.Header)
+}
+
+func (e *headerEdits) takes(name string) bool {
+	return slices.ContainsFunc(e.remove, func(n string) bool { return token.Alike(n, name) }) ||
+		slices.ContainsFunc(e.set, func(line headerLine) bool { return token.Alike(line.name, name) })
 }
 
 // cookieEdits change where a browser sends the cookies of a backend.

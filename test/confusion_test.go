@@ -368,7 +368,7 @@ routes:
 `, "IDP", p.URL, "BACKEND", b.URL))
 	for _, override := range []string{
 		"X-HTTP-Method-Override: DELETE", "x-http-method-override: delete", "X-HTTP-Method: DELETE", "X-Method-Override: DELETE",
-		"X_HTTP_Method_Override: DELETE", "X.HTTP.Method.Override: DELETE", "X-HTTP-Method-Override: PUT", "X-HTTP-Method-Override: POST\r\nX-HTTP-Method-Override: DELETE",
+		"X_HTTP_Method_Override: DELETE", "X.HTTP.Method.Override: DELETE", "X~HTTP~Method`Override: DELETE", "X-HTTP-Method-Override: PUT", "X-HTTP-Method-Override: POST\r\nX-HTTP-Method-Override: DELETE",
 		"X-HTTP-Method-Override: POST, DELETE", "X-HTTP-Method-Override: CONNECT",
 	} {
 		g.do(t, "POST /heroes/1", "Content-Length: 0", override).refused(t, http.StatusBadRequest, "bad_request")

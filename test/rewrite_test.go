@@ -105,6 +105,32 @@ func TestRequestsAreRewritten(t *testing.T) {
 	b.last(t).has(t, "Host", "gatehouse.example")
 }
 
+// TestRewrittenHeadersHaveNoAlias: a backend that folds names, as CGI does, finds
+// the gateway's value alone, and none where there is to be none.
+func TestRewrittenHeadersHaveNoAlias(t *testing.T) {
+	t.Parallel()
+	g, b, p := startRewrites(t)
+	token := p.token(t)
+	sent := []string{bearer(token)}
+	for _, name := range []string{"X_Tenant", "x.tenant", "X~TENANT", "X-tenant", "X_Secret", "x`secret", "User_Agent", "X_List"} {
+		sent = append(sent, name+": eve")
+	}
+	g.do(t, "GET /heroes-service/", sent...).is(t, http.StatusOK)
+	r := b.last(t)
+	r.has(t, "X-Tenant", "blue")
+	if n := strings.Count(r.raw, "eve"); n != 1 || !strings.Contains(r.raw, "X_list: eve") { // what is added to may be the client's, too
+		t.Errorf("the backend got %q", r.raw)
+	}
+	g.send(t, "POST /heroes-service/ HTTP/1.1\r\nHost: x\r\n"+bearer(token)+"\r\nTransfer-Encoding: chunked\r\nTrailer: X-Tenant, x_secret, X-Sum\r\nConnection: close\r\n\r\n"+
+		"2\r\nhi\r\n0\r\nX-Tenant: eve\r\nx_secret: eve\r\nX-Sum: 7\r\n\r\n").is(t, http.StatusOK)
+	r = b.last(t)
+	if strings.Contains(r.raw, "eve") || strings.Contains(strings.ToLower(r.raw), "secret") || !strings.Contains(r.raw, "X-Sum: 7") {
+		t.Errorf("the backend got %q", r.raw)
+	}
+	g.do(t, "GET /plain", "X_Tenant: eve").is(t, http.StatusOK)
+	b.last(t).has(t, "X_tenant", "eve")
+}
+
 func TestAnswersAreRewritten(t *testing.T) {
 	t.Parallel()
 	g, b, p := startRewrites(t)

@@ -70,6 +70,18 @@ func (in *Input) header(name string) value {
 	}
 }
 
+// alias returns a header beside that of the name which backends that fold names
+// (X_Tenant) may read as it, or "". Who sends one may mean to show the policy
+// another value than the backend.
+func (in *Input) alias(name string) string {
+	for other := range in.Header {
+		if other != name && token.Alike(other, name) {
+			return other
+		}
+	}
+	return ""
+}
+
 // Decision is what a policy says to a request.
 type Decision struct {
 	Allowed bool

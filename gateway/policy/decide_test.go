@@ -538,3 +538,31 @@ func TestNothingIsAllocated(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// TestAliases: nobody knows what the backend reads where a header was sent in
+// another spelling, beside its own or alone, whatever is asked of it.
+func TestAliases(t *testing.T) {
+	in := request(t, `{}`)
+	for _, spelling := range []string{"X_region", "X.Region", "X~region", "X-REGION", "X`region", "X_REGION"} {
+		for _, sent := range []http.Header{{"X-Region": {"eu"}, spelling: {"eu"}}, {spelling: {"eu"}}, {"X-Region": {"eu"}, spelling: nil}} {
+			in.Header = sent
+			for _, d := range []Condition{
+				header("X-Region", Match{Equals: "eu"}), header("X-Region", Match{Present: &yes}), header("X-Region", Match{Present: &no}),
+				{Not: &Condition{Headers: []HeaderTest{{"X-Region", Match{Equals: "us"}}}}},
+				{When: `headers["x-region"] == "eu"`}, {When: `"x-region" in headers`}, {When: `!("x-region" in headers)`},
+			} {
+				if got := verdict(t, d, in); got != Undecided {
+					t.Errorf("%v: %+v is %s", sent, d, got)
+				}
+			}
+		}
+	}
+	for _, other := range []string{"X-Regions", "Xregion", "X_unnamed"} {
+		in.Header = http.Header{"X-Region": {"eu"}, other: {"us"}}
+		for _, d := range []Condition{header("X-Region", Match{Equals: "eu"}), {When: `headers["x-region"] == "eu"`}} {
+			if got := verdict(t, d, in); got != True {
+				t.Errorf("beside %s %+v is %s", other, d, got)
+			}
+		}
+	}
+}

@@ -122,8 +122,17 @@ type headerTest struct {
 	match matcher
 }
 
-func (t *headerTest) answer(s *state) Truth { return t.match(&s.in, s.in.header(t.name)) }
+func (t *headerTest) answer(s *state) Truth {
+	if s.in.alias(t.name) != "" {
+		return Undecided
+	}
+	return t.match(&s.in, s.in.header(t.name))
+}
+
 func (t *headerTest) saw(s *state) string {
+	if alias := s.in.alias(t.name); alias != "" {
+		return alias + ", which a backend may read as " + t.name
+	}
 	lines := s.in.Header[t.name]
 	if len(lines) == 0 {
 		return token.Missing.String()

@@ -67,6 +67,9 @@ var variables = [nVariables]struct {
 	{"headers", cel.MapType(cel.StringType, cel.StringType), func(s *state) ref.Val { // names in lower case
 		headers := map[string]any{}
 		for _, name := range s.policy.headers {
+			if alias := s.in.alias(name); alias != "" {
+				return types.NewErr("%s was sent, which a backend may read as %s", alias, name)
+			}
 			switch v := s.in.header(name); v.kind {
 			case token.Missing:
 			case token.String:

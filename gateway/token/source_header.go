@@ -57,7 +57,7 @@ func (h Header) cut(value string) (credentials string, ok bool) {
 // X-Token): a backend may read them as the one that was verified.
 func (h Header) Remove(r *http.Request) {
 	for name := range r.Header {
-		if name != h.Name && alike(name, h.Name) {
+		if name != h.Name && Alike(name, h.Name) {
 			delete(r.Header, name)
 		}
 	}
@@ -76,29 +76,6 @@ func (h Header) Remove(r *http.Request) {
 
 // String implements [Source].
 func (h Header) String() string { return "header " + h.Name }
-
-// alike says whether two header names are one to a backend that folds them, as
-// CGI does: case aside, and every byte but letters and digits the same.
-func alike(a, b string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	fold := func(c byte) byte {
-		switch {
-		case 'A' <= c && c <= 'Z':
-			return c | 0x20
-		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
-			return c
-		}
-		return '-'
-	}
-	for i := range len(a) {
-		if fold(a[i]) != fold(b[i]) {
-			return false
-		}
-	}
-	return true
-}
 
 // isToken68 reports whether s is a b64token of RFC 6750 §2.1. Every request with
 // a token asks: eight bytes are looked up at a time.

@@ -356,7 +356,7 @@ func FuzzName(f *testing.F) {
 			if r.header(claim) != "" {
 				t.Errorf("%q has a header but no name", claim)
 			}
-			if strings.ContainsFunc(claim, func(c rune) bool { return c < 0x80 && fold(byte(c)) != '-' }) {
+			if strings.ContainsFunc(claim, func(c rune) bool { return c < 0x80 && token.Fold(byte(c)) != '-' }) {
 				t.Errorf("%q gives no name", claim)
 			}
 			return
@@ -373,8 +373,8 @@ func FuzzName(f *testing.F) {
 		// Hyphens apart, exactly the claim's letters and digits are left.
 		letters := func(s string) string {
 			return strings.Map(func(c rune) rune {
-				if c < 0x80 && fold(byte(c)) != '-' {
-					return rune(fold(byte(c)))
+				if c < 0x80 && token.Fold(byte(c)) != '-' {
+					return rune(token.Fold(byte(c)))
 				}
 				return -1
 			}, s)

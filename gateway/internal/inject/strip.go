@@ -3,6 +3,8 @@ package inject
 import (
 	"net/http"
 	"strings"
+
+	"gatehouse/gateway/token"
 )
 
 // What the gateway tells backends about the connection, lower case. A name in
@@ -119,23 +121,11 @@ func saysPath(name string) bool {
 	return false
 }
 
-// fold is the folding of one byte: lower case, and a hyphen for everything but
-// letters and digits.
-func fold(c byte) byte {
-	switch {
-	case isUpper(c):
-		return c | 0x20
-	case isLower(c), isDigit(c):
-		return c
-	}
-	return '-'
-}
-
 // folded returns name with every byte folded.
 func folded(name string) string {
 	b := []byte(name)
 	for i := range b {
-		b[i] = fold(b[i])
+		b[i] = token.Fold(b[i])
 	}
 	return string(b)
 }
@@ -147,7 +137,7 @@ func startsWith(name, want string) bool {
 		return false
 	}
 	for i := range len(want) {
-		if fold(name[i]) != want[i] {
+		if token.Fold(name[i]) != want[i] {
 			return false
 		}
 	}
@@ -160,6 +150,6 @@ func folds(name, want string) bool { return len(name) == len(want) && startsWith
 // exact reports whether name is spelled as net/http spells it, with nothing
 // but letters, digits and hyphens.
 func exact(name string) bool {
-	odd := func(c rune) bool { return c != '-' && fold(byte(c)) == '-' || c > 0x7f }
+	odd := func(c rune) bool { return c != '-' && token.Fold(byte(c)) == '-' || c > 0x7f }
 	return !strings.ContainsFunc(name, odd) && http.CanonicalHeaderKey(name) == name
 }
