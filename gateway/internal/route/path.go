@@ -2,8 +2,9 @@ package route
 
 import (
 	"fmt"
+	"iter"
 	"net/url"
-	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -109,63 +110,110 @@ func unescape(s string) (byte, bool) {
 // nobody honest encodes a path four times.
 const maxDecodings = 3
 
-// readings returns the other paths that a backend may make of an ambiguous
-// one: segments cut at ; (path parameters, as Java's servlets do) or without
-// the dots and spaces at their ends (as Windows' file systems do), all cut at an
-// encoded ? or #, decoded once more, and combinations.
-func readings(path string) ([]string, error) {
-	var all []string
-	for range maxDecodings {
-		end := path
-		if i := strings.IndexAny(strings.NewReplacer("%3f", "???", "%3F", "???", "%23", "???").Replace(path), "?"); i >= 0 {
-			end = path[:i]
-		}
-		for _, cut := range []string{path, cutParameters(path), end, cutParameters(end)} {
-			all = append(all, cut, trimEnds(cut))
-		}
-		again, ok := decodeAgain(path)
+// readings yields the other paths that a backend may make of an ambiguous
+// one, each once: segments cut at ; (path parameters, as Java's servlets do) or
+// without the dots and spaces at their ends (as Windows' file systems do), all
+// cut at an encoded ? or #, decoded once more, and combinations. They are made
+// as they are asked for, so that the first bad one is the last; the error, which
+// costs less than any of them, comes before.
+func readings(path string) (iter.Seq[string], error) {
+	decoded := []string{path}
+	for {
+		again, ok := decodeAgain(decoded[len(decoded)-1])
 		if !ok {
-			return all, nil
+			break
 		}
-		all = append(all, again)
-		path = again
+		if len(decoded) == maxDecodings {
+			return nil, badPath("it is percent-encoded more than %d times", maxDecodings)
+		}
+		decoded = append(decoded, again)
 	}
-	return nil, badPath("it is percent-encoded more than %d times", maxDecodings)
+	return func(yield func(string) bool) {
+		had := []string{path}
+		for _, path := range decoded {
+			for _, end := range [...]string{path, cutQuery(path)} {
+				for _, cut := range [...]string{end, cutParameters(end)} {
+					for _, reading := range [...]string{cut, trimEnds(cut)} {
+						if slices.Contains(had, reading) {
+							continue
+						}
+						if had = append(had, reading); !yield(reading) {
+							return
+						}
+					}
+				}
+			}
+		}
+	}, nil
+}
+
+// cutQuery drops everything from an encoded ? or #.
+func cutQuery(path string) string {
+	for i := range len(path) {
+		if c, ok := unescape(path[i:]); ok && (c == '?' || c == '#') {
+			return path[:i]
+		}
+	}
+	return path
 }
 
 // cutParameters drops everything from ; or %3b to the end of each segment.
 func cutParameters(path string) string {
-	var b strings.Builder
+	b := make([]byte, 0, len(path))
 	cut := false
-	for i := 0; i < len(path); i++ {
-		switch {
-		case path[i] == '/', strings.HasPrefix(path[i:], "%2f"), strings.HasPrefix(path[i:], "%2F"):
+	for i := range len(path) {
+		c, escaped := unescape(path[i:])
+		if !escaped {
+			c = path[i]
+		}
+		switch c {
+		case '/':
 			cut = false
-		case path[i] == ';', strings.HasPrefix(path[i:], "%3b"), strings.HasPrefix(path[i:], "%3B"):
+		case ';':
 			cut = true
 		}
 		if !cut {
-			b.WriteByte(path[i])
+			b = append(b, path[i])
 		}
 	}
-	return b.String()
+	return string(b)
 }
 
-// ends are the dots and spaces at the end of a segment, and what follows it.
-var ends = regexp.MustCompile(`(?:\.|%2[eE]|%20)+(/|%2[fF]|$)`)
-
 // trimEnds drops dots and spaces from the end of each segment.
-func trimEnds(path string) string { return ends.ReplaceAllString(path, "$1") }
+func trimEnds(path string) string {
+	b := make([]byte, 0, len(path))
+	end := 0 // of b without the dots and spaces that it ends in
+	for i := 0; i < len(path); {
+		c, size := path[i], 1
+		if unescaped, ok := unescape(path[i:]); ok {
+			c, size = unescaped, 3
+		}
+		if c == '/' {
+			b = b[:end]
+		}
+		b = append(b, path[i:i+size]...)
+		if c != '.' && c != ' ' {
+			end = len(b)
+		}
+		i += size
+	}
+	return string(b[:end])
+}
 
 // decodeAgain returns what one who decodes twice reads: every escape decoded,
 // with those that this brings forth (%252e, but also %25%32%65) left as
 // escapes, and slashes as slashes. ok is false if it brings forth none.
 func decodeAgain(path string) (again string, ok bool) {
+	if !strings.Contains(path, "%25") { // what brings forth an escape has a percent sign for it
+		return "", false
+	}
 	decoded, err := url.PathUnescape(path)
 	if err != nil {
 		return "", false
 	}
+	const hex = "0123456789ABCDEF"
 	var b strings.Builder
+	b.Grow(len(path))
 	for i := 0; i < len(decoded); i++ {
 		c := decoded[i]
 		switch {
@@ -180,7 +228,9 @@ func decodeAgain(path string) (again string, ok bool) {
 		case c == '/' || isPchar(c):
 			b.WriteByte(c)
 		default:
-			fmt.Fprintf(&b, "%%%02X", c)
+			b.WriteByte('%')
+			b.WriteByte(hex[c>>4])
+			b.WriteByte(hex[c&15])
 		}
 	}
 	return b.String(), ok

@@ -160,18 +160,18 @@ func (t *Table) sameForAll(r *http.Request, path string, index int) error {
 	if err != nil {
 		return err
 	}
-	for _, other := range others {
-		if other == path {
-			continue
-		}
-		if _, err := inspect(other); err != nil {
+	for other := range others {
+		facts, err := inspect(other)
+		if err != nil {
 			return badPath("a backend may read it as another path, and then %s", strings.TrimPrefix(err.Error(), "bad path: "))
 		}
 		if i, _ := t.find(at(r, other), other); i != index {
 			return badPath("a backend may read it as another path, which is not this route's")
 		}
-		if bad := t.sameForSlashes(r, other, index); bad != nil {
-			return bad
+		if facts.encodedSlash {
+			if bad := t.sameForSlashes(r, other, index); bad != nil {
+				return bad
+			}
 		}
 	}
 	return nil
@@ -181,7 +181,7 @@ func (t *Table) sameForAll(r *http.Request, path string, index int) error {
 // slash reads the path of another pattern, unless that one is for the path as
 // it stands, too, and only less specific.
 func (t *Table) sameForSlashes(r *http.Request, path string, index int) error {
-	other := strings.NewReplacer("%2f", "/", "%2F", "/").Replace(path)
+	other := slashes.Replace(path)
 	if other == path {
 		return nil
 	}
@@ -194,6 +194,8 @@ func (t *Table) sameForSlashes(r *http.Request, path string, index int) error {
 	}
 	return badPath("it has %%2f, and with a slash there it is another route's")
 }
+
+var slashes = strings.NewReplacer("%2f", "/", "%2F", "/")
 
 // at is r with another escaped path, whose escapes are good.
 func at(r *http.Request, path string) *http.Request {

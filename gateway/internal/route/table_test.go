@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
+
 	"strings"
 	"testing"
 )
@@ -270,6 +272,41 @@ func TestCanonicalHost(t *testing.T) {
 	}
 }
 
+// TestAmbiguousPathsAreCheap counts what is made of a path before anyone is known
+// to have sent it.
+func TestAmbiguousPathsAreCheap(t *testing.T) {
+	table := mustTable(t, Pattern{Path: "/{rest...}"})
+	tail := strings.Repeat("/a.", 1300)
+	for _, c := range []struct {
+		path string
+		most float64 // allocations
+	}{
+		{"/%25252541" + tail, 50},          // encoded too often: no reading is made
+		{"/..." + tail + "/%2541;%3f", 50}, // the first reading has an empty segment, and is the last
+		{"/%2541" + tail, 150},             // three readings
+		{"/%252541;x%3fy" + tail, 500},     // all that there are
+	} {
+		r := request(t, "GET", "h", c.path)
+		if n := testing.AllocsPerRun(5, func() { _, _ = table.Match(r) }); n > c.most {
+			t.Errorf("%.20s: %v allocations, want %v at most", c.path, n, c.most)
+		}
+	}
+	for path, want := range map[string]string{
+		"/%2541":           "/%41",
+		"/a./%2541":        "/a/%2541 /a./%41 /a/%41",
+		"/%252541":         "/%2541 /%41",
+		"/x;y%3fz%20./%3b": "/x;y%3fz/%3b /x/ /x;y /x",
+	} {
+		others, err := readings(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(slices.Collect(others), " "); got != want {
+			t.Errorf("%s is read as %s, want %s", path, got, want)
+		}
+	}
+}
+
 // FuzzMatch holds the gate against what a lenient backend does: decode, cut
 // parameters, resolve dots, as often as it likes. Whatever reaches the public
 // route must not be /admin in any such reading.
@@ -344,6 +381,25 @@ func BenchmarkMatch(b *testing.B) {
 				if _, err := table.Match(r); err != nil {
 					b.Fatal(err)
 				}
+			}
+		})
+	}
+}
+
+func BenchmarkAmbiguous(b *testing.B) {
+	tail := strings.Repeat("/a.", 1300)
+	table := mustTable(b, Pattern{Path: "/{rest...}"})
+	for name, path := range map[string]string{
+		"too often": "/%25252541" + tail,
+		"bad":       "/..." + tail + "/%2541;%3f",
+		"usual":     "/heroes/a;b",
+		"all":       "/%252541;x%3fy" + tail,
+	} {
+		r := request(b, "GET", "h", path)
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				_, _ = table.Match(r)
 			}
 		})
 	}
