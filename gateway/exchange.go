@@ -125,6 +125,12 @@ func (x *exchange) end() {
 	x.gateway.refusals.keep(x)
 	x.gateway.metrics.request(x.route, x.w.status, reason, duration)
 	cut := broke != nil || x.abort
+	if !cut && x.r.ProtoMajor == 2 && x.w.bytes > 0 {
+		// What net/http holds of the body it writes once the handler has returned,
+		// where nothing else ends the wait for a client that opens no window. The end
+		// of the stream takes the deadline off.
+		_ = http.NewResponseController(x.w).SetWriteDeadline(time.Now().Add(x.gateway.writeTimeout))
+	}
 	x.upload.end(func() {
 		// Headers that nothing follows must end the stream: gRPC takes a status in
 		// any others for a broken response.

@@ -46,6 +46,8 @@ type Gateway struct {
 	cache    *issuer.Cache
 	refusals refusals
 
+	writeTimeout time.Duration // no reload changes it
+
 	current     atomic.Pointer[snapshot]
 	reloading   sync.Mutex     // one reload at a time
 	active      sync.WaitGroup // requests and upgraded connections
@@ -59,7 +61,7 @@ type Gateway struct {
 // does not answer within seconds or ctx ends. The error is a config.Faults
 // where the file is at fault.
 func New(ctx context.Context, cfg *config.Config, o Options) (*Gateway, error) {
-	g := &Gateway{log: o.Logger, now: o.Now, grace: o.Grace, cache: issuer.NewCache(maxCacheBytes)}
+	g := &Gateway{log: o.Logger, now: o.Now, grace: o.Grace, cache: issuer.NewCache(maxCacheBytes), writeTimeout: cfg.Server.WriteTimeout}
 	g.metrics = newMetrics(g.cache, cmp.Or(o.Version, "unknown"))
 	g.metrics.registry.MustRegister(newIssuerStats(g.current.Load), newLimitStats(g.current.Load), newReplicaStats(g.current.Load), newTLSStats(g.current.Load), newUpstreamStats(g.current.Load), newSourceStats(g.current.Load))
 	if g.log == nil {

@@ -268,6 +268,25 @@ func TestStreamsAreCapped(t *testing.T) {
 	}
 }
 
+// TestAnswersThatNobodyTakesAreBounded: a client that opens no window for what
+// it asks for must not keep it, whatever it answers otherwise.
+func TestAnswersThatNobodyTakesAreBounded(t *testing.T) {
+	t.Parallel()
+	f := startFlooded(t)
+	s := f.frames(t)
+	if err := s.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}); err != nil {
+		t.Fatal(err)
+	}
+	h := s.hear()
+	for id := uint32(1); id < 500; id += 4 {
+		if s.open(id, true, "/..") != nil || s.open(id+2, true, "/x") != nil {
+			t.Fatal("the connection ends")
+		}
+	}
+	eventually(t, "each stream is reset", func() bool { return h.reset(http2.ErrCodeInternal) == 250 })
+	f.letsGo(t)
+}
+
 // TestFloodsOfFramesAreBounded: frames that cost their sender nothing must not
 // fill the gateway's memory, nor keep a connection without a request.
 func TestFloodsOfFramesAreBounded(t *testing.T) {
