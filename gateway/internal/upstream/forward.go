@@ -177,7 +177,7 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 			switch cause := ending.why(ctx); {
 			case err == io.EOF:
 				c.Strip.Response(res.Trailer)
-			case cause != nil && !errors.Is(cause, errStalled), f.body != nil && f.body.failed.Load() != nil:
+			case cause != nil && (!errors.Is(cause, errStalled) || dog.blame.Load()), f.body != nil && f.body.failed.Load() != nil:
 				t.ended = clientEnded
 			default:
 				t.ended = brokeOff

@@ -39,7 +39,7 @@ func frontOf(t *testing.T, target string, change func(*Call)) (*httptest.Server,
 	}
 	pool := New(Options{Name: "heroes", Targets: []Target{{URL: u, Weight: 1}}})
 	results := make(chan error, 10)
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := Call{Path: r.URL.EscapedPath(), Strip: rules, Timeout: time.Minute, IdleTimeout: time.Minute, RequestID: "id", Traceparent: "tp"}
 		if change != nil {
 			change(&c)
@@ -50,6 +50,10 @@ func frontOf(t *testing.T, target string, change func(*Call)) (*httptest.Server,
 		}
 		results <- err
 	}))
+	s.Config.Protocols = &http.Protocols{}
+	s.Config.Protocols.SetHTTP1(true)
+	s.Config.Protocols.SetUnencryptedHTTP2(true)
+	s.Start()
 	t.Cleanup(func() { s.Close(); pool.Close() })
 	return s, results, pool
 }
@@ -268,6 +272,55 @@ func TestOutcomes(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A client that stalls after its answer has begun is not its target's failure,
+// or a few of them could have any target ejected.
+func TestAClientStallsBesideItsAnswer(t *testing.T) {
+	for _, scheme := range []string{"http", "h2c"} {
+		for _, http2 := range []bool{false, true} {
+			t.Run(fmt.Sprintf("to %s, from HTTP/2: %t", scheme, http2), func(t *testing.T) {
+				b := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					out := http.NewResponseController(w)
+					_ = out.EnableFullDuplex()
+					_ = out.Flush()
+					_, _ = io.Copy(io.Discard, r.Body)
+				}))
+				b.Config.Protocols = &http.Protocols{}
+				b.Config.Protocols.SetHTTP1(true)
+				b.Config.Protocols.SetUnencryptedHTTP2(true)
+				b.Start()
+				t.Cleanup(b.Close)
+				s, _, pool := frontOf(t, strings.Replace(b.URL, "http", scheme, 1), func(c *Call) {
+					c.IdleTimeout, c.ErrorLog = 300*time.Millisecond, log.New(io.Discard, "", 0)
+				})
+				protocols := &http.Protocols{}
+				protocols.SetHTTP1(!http2)
+				protocols.SetUnencryptedHTTP2(http2)
+				transport := &http.Transport{Protocols: protocols}
+				t.Cleanup(transport.CloseIdleConnections)
+				body, rest := io.Pipe()
+				defer func() { _ = rest.Close() }()
+				go func() { _, _ = rest.Write([]byte("a")) }()
+				r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL, body)
+				if err != nil {
+					t.Fatal(err)
+				}
+				res, err := transport.RoundTrip(r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if text, err := io.ReadAll(res.Body); err == nil {
+					t.Errorf("the answer %q ends well", text)
+				}
+				_ = res.Body.Close()
+				eventually(t, "the outcome", func() bool { return pool.Status()[0].InFlight == 0 })
+				if n := pool.Status()[0].Requests; n["client"] != 1 {
+					t.Errorf("%v", n)
+				}
+			})
+		}
 	}
 }
 
