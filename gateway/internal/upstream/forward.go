@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"maps"
@@ -146,6 +147,9 @@ func (p *Pool) Forward(w http.ResponseWriter, r *http.Request, c Call) error {
 		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) { f.failed = err },
 	}
 	proxy.ModifyResponse = func(res *http.Response) error {
+		if res.StatusCode < 100 { // http.Transport takes it; a server's WriteHeader panics
+			return fmt.Errorf("the status %03d is none", res.StatusCode)
+		}
 		t.ended = answered(res.StatusCode)
 		t.judge(t.ended)
 		c.Strip.Response(res.Header)

@@ -275,6 +275,34 @@ func TestOutcomes(t *testing.T) {
 	}
 }
 
+// A status that none can be is a failure of the target's, whichever way the
+// request went, and whoever asks.
+func TestAStatusThatIsNone(t *testing.T) {
+	target := answering(t, func(*http.Request, int, int) string { return "HTTP/1.1 099 x\r\nContent-Length: 2\r\n\r\nhi" })
+	for way, request := range map[string]string{
+		"short": "GET / HTTP/1.1\r\nHost: h\r\n\r\n", "long": "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\na",
+		"short, HTTP/1.0": "GET / HTTP/1.0\r\n\r\n", "long, HTTP/1.0": "POST / HTTP/1.0\r\nContent-Length: 1\r\n\r\na",
+	} {
+		t.Run(way, func(t *testing.T) {
+			s, results, pool := frontOf(t, target.url.String(), nil)
+			conn, err := net.Dial("tcp", s.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = conn.Close() }()
+			if _, err := io.WriteString(conn, request); err != nil {
+				t.Fatal(err)
+			}
+			if got := failure(t, results); got != Refused {
+				t.Errorf("got %v", got)
+			}
+			if n := pool.Status()[0].Requests; n["refused"] != 1 {
+				t.Errorf("%v", n)
+			}
+		})
+	}
+}
+
 // A client that stalls after its answer has begun is not its target's failure,
 // or a few of them could have any target ejected.
 func TestAClientStallsBesideItsAnswer(t *testing.T) {
