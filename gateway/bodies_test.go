@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -107,6 +108,44 @@ func TestAPreflightIsAnsweredThatKeepsItsBody(t *testing.T) {
 		}
 		_ = conn.Close()
 	}
+}
+
+// Who asks before he sends a body is refused at once, and not waited for: he
+// waits himself (RFC 9110 §10.1.1).
+func TestWhoAsksBeforeHeSendsIsRefusedAtOnce(t *testing.T) {
+	b := newBench(t, func(http.ResponseWriter, *http.Request) {}, `
+  - match: POST /bounded
+    max_body: 10B
+    privileges: [READ]
+    upstream: http://127.0.0.1:1
+  - match: POST /any
+    privileges: [READ]
+    upstream: http://127.0.0.1:1
+`)
+	synctest.Test(t, func(t *testing.T) {
+		for _, path := range []string{"/bounded", "/any"} {
+			for expect, want := range map[string]time.Duration{"": smallWait, "Expect: 100-continue\r\n": 0} {
+				ours, theirs := net.Pipe()
+				s := b.gateway.server(b.gateway, t.Context())
+				l := &piped{conns: make(chan net.Conn, 1)}
+				l.conns <- ours
+				go func() { _ = s.Serve(l) }()
+				start := time.Now()
+				if _, err := io.WriteString(theirs, "POST "+path+" HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n"+expect+"\r\n"); err != nil {
+					t.Fatal(err)
+				}
+				res, err := http.ReadResponse(bufio.NewReader(theirs), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if took := time.Since(start); res.StatusCode != http.StatusUnauthorized || took != want || !res.Close {
+					t.Errorf("%s %q: %s after %s, the connection ends: %t", path, expect, res.Status, took, res.Close)
+				}
+				_, _ = res.Body.Close(), theirs.Close()
+				_ = s.Close()
+			}
+		}
+	})
 }
 
 // Who still sends when the answer comes is given time to read it: a connection

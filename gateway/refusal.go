@@ -228,7 +228,9 @@ func (x *exchange) leaveBody(h http.Header) {
 		return
 	}
 	wait := smallWait
-	if x.forwarding || x.r.ContentLength < 0 || x.r.ContentLength > smallBody {
+	// Whoever waits to be asked for the body would be waited for in turn: net/http
+	// does not see that in one that is bounded.
+	if x.forwarding || x.r.Header["Expect"] != nil || x.r.ContentLength < 0 || x.r.ContentLength > smallBody {
 		h.Set("Connection", "close")
 		wait = drainWait
 		if x.bounded { // net/http no longer knows the body, and would reset the connection
