@@ -34,8 +34,6 @@ func NewLookup(o Options) *Lookup {
 		Name:        "revocation",
 		Timeout:     openFor,
 		ReadyToTrip: func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= tripAfter },
-		// A client that went away says nothing about Redis.
-		IsExcluded: func(err error) bool { return errors.Is(err, context.Canceled) },
 	})}
 }
 
@@ -61,7 +59,9 @@ func (l *Lookup) Check(ctx context.Context, v *token.Verified) error {
 
 // ask returns the kind of the first key that withdraws v, or "".
 func (l *Lookup) ask(ctx context.Context, v *token.Verified) (Kind, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	// A client that goes away says nothing about Redis: it must not pass as in an
+	// outage, with a request that is sent on already.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookupTimeout)
 	defer cancel()
 	kinds := looked(l.o.Check)
 	answers := make([]*redis.StringCmd, len(kinds))

@@ -149,15 +149,24 @@ func TestBreaker(t *testing.T) {
 		if asked != tripAfter+1 {
 			t.Errorf("asked %d times after the pause, want one trial", asked-tripAfter)
 		}
-		gone, cancel := context.WithCancel(t.Context())
-		cancel()
-		time.Sleep(openFor + time.Millisecond)
-		_ = l.Check(gone, v)
-		_ = l.Check(t.Context(), v)
-		if asked != tripAfter+3 {
-			t.Errorf("a client that went away was held against Redis: asked %d times", asked)
-		}
 	})
+}
+
+// A client that breaks its request off at once is answered as any other: else
+// that alone would open `on_error: allow` to it.
+func TestAClientThatWentAway(t *testing.T) {
+	s := serve(t)
+	s.revoke("x")
+	failures := 0
+	l := NewLookup(Options{Client: connect(t, s.addr), Check: all, Allow: true, OnError: func(error) { failures++ }})
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := l.Check(gone, withJTI(t, "x")); reasonOf(err) != token.RevokedToken || failures != 0 {
+		t.Errorf("got %v after %d failures", err, failures)
+	}
+	if err := l.Check(gone, withJTI(t, "y")); err != nil || failures != 0 {
+		t.Errorf("not revoked: got %v after %d failures", err, failures)
+	}
 }
 
 // A real Redis that hangs, or is gone: few requests ask it, the others wait for
