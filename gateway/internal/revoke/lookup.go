@@ -3,7 +3,6 @@ package revoke
 import (
 	"context"
 	"errors"
-	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -87,7 +86,7 @@ func (l *Lookup) ask(ctx context.Context, v *token.Verified) (Kind, error) {
 				return kinds[i], nil
 			}
 		case errors.Is(err, redis.Nil):
-		case strings.HasPrefix(err.Error(), "WRONGTYPE"):
+		case isWrongType(err):
 			return kinds[i], nil // there is a key, of whatever type: somebody meant to revoke
 		default:
 			failed = err

@@ -3,6 +3,7 @@ package revoke
 import (
 	"context"
 	"errors"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -241,5 +242,35 @@ func TestWrite(t *testing.T) {
 	s.SetError("OOM command not allowed")
 	if err := Write(t.Context(), c, "k", "1", 0); err == nil {
 		t.Error("a refused write gives no error")
+	}
+}
+
+// TestList: a list that is not whole says so.
+func TestList(t *testing.T) {
+	s := serve(t)
+	s.revoke("x")
+	s.do("SET", Key(KeyID, "main", "k"), "1")
+	s.do("SADD", Key(SID, "main", "s"), "1")
+	s.do("SET", "revoked:odd", "1")
+	lists := func(c redis.UniversalClient) (map[string]Entry, error) {
+		t.Helper()
+		entries := map[string]Entry{}
+		err := List(t.Context(), c, func(e Entry) bool { entries[e.Value] = e; return true })
+		return entries, err
+	}
+	entries, err := lists(s.Client)
+	if x := entries["x"]; err != nil || len(entries) != 3 || x.Left <= 0 || x.Left > 600*time.Second || x.Content != "1" {
+		t.Errorf("%+v, %v", entries, err)
+	}
+	if k, list := entries["k"], entries["s"]; k.Left != 0 || k.Content != "1" || list.Kind != SID || list.Content != "" {
+		t.Errorf("%+v", entries)
+	}
+	for _, lacks := range []string{"pttl", "get"} {
+		s.do("ACL", "SETUSER", lacks, "on", ">pw", "~revoked:*", "+scan", "+get", "+pttl", "-"+lacks)
+		c := redis.NewClient(&redis.Options{Addr: s.addr, Username: lacks, Password: "pw", Protocol: 2, DisableIdentity: true})
+		t.Cleanup(func() { c.Close() })
+		if entries, err := lists(c); err == nil || !strings.Contains(err.Error(), "NOPERM") {
+			t.Errorf("without %s: %+v, %v", lacks, entries, err)
+		}
 	}
 }

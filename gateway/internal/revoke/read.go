@@ -210,7 +210,7 @@ func (r *reader) once(ctx context.Context, client redis.UniversalClient, keys []
 	for i, key := range keys {
 		ttl, err := ttls[i].Result()
 		value, valueErr := values[i].Result()
-		wrongType := valueErr != nil && strings.HasPrefix(valueErr.Error(), "WRONGTYPE")
+		wrongType := isWrongType(valueErr)
 		switch {
 		case isMoved(err) || isMoved(valueErr):
 			moved = append(moved, key)
@@ -308,6 +308,9 @@ func (r *reader) ttls(ctx context.Context, keys []string) error {
 
 // noKey is PTTL's answer for a key that is not there (as go-redis gives it).
 const noKey = time.Duration(-2)
+
+// isWrongType says that a key is there, of another type than string.
+func isWrongType(err error) bool { return err != nil && strings.HasPrefix(err.Error(), "WRONGTYPE") }
 
 func isMoved(err error) bool {
 	if err == nil {

@@ -28,7 +28,7 @@ func Lift(ctx context.Context, client redis.UniversalClient, key string, ttl tim
 	switch {
 	case err != nil:
 		return 0, fmt.Errorf("cannot read %s in Redis: %w", key, err)
-	case left == -2: // not there
+	case left == noKey:
 		left = ttl
 	case left < 0: // for ever
 		left = 0
@@ -45,7 +45,8 @@ type Entry struct {
 }
 
 // List calls yield for each revocation, in no order, until it returns false.
-// A key that expires meanwhile is left out; one that is written may be, too.
+// A key that expires meanwhile is left out; one that is written, or moves to
+// another node of a Cluster, may be, too. An error says that the list is not whole.
 func List(ctx context.Context, client redis.UniversalClient, yield func(Entry) bool) error {
 	if cluster, ok := client.(*redis.ClusterClient); ok {
 		var mu sync.Mutex // the masters are asked at the same time
@@ -70,14 +71,21 @@ func list(ctx context.Context, client redis.Cmdable, yield func(Entry) bool) err
 			continue
 		}
 		e := Entry{Kind: Kind(parts[1]), Issuer: parts[2], Value: parts[3]}
-		var err error
-		if e.Content, err = client.Get(ctx, keys.Val()).Result(); errors.Is(err, redis.Nil) {
+		content, err := client.Get(ctx, keys.Val()).Result()
+		switch {
+		case errors.Is(err, redis.Nil), isMoved(err):
 			continue
+		case err != nil && !isWrongType(err):
+			return fmt.Errorf("cannot read %s in Redis: %w", keys.Val(), err)
 		}
-		if e.Left, err = client.PTTL(ctx, keys.Val()).Result(); err != nil || e.Left == -2 {
+		left, err := client.PTTL(ctx, keys.Val()).Result()
+		switch {
+		case err == nil && left == noKey, isMoved(err):
 			continue
+		case err != nil:
+			return fmt.Errorf("cannot read until when %s holds in Redis: %w", keys.Val(), err)
 		}
-		e.Left = max(e.Left, 0)
+		e.Content, e.Left = content, max(left, 0)
 		if !yield(e) {
 			return nil
 		}
