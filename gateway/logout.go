@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"math"
 	"mime"
 	"net/http"
 	"net/url"
@@ -152,7 +151,7 @@ func (x *exchange) receiveLogout(l *logout) error {
 	}
 	// By the issuer's own clock, by which its tokens are dated too: whoever has
 	// logged in again since keeps the new session.
-	w, err := plan(s.config, r, time.Unix(int64(math.Ceil(out.IssuedAt)), 0))
+	w, err := plan(s.config, r, time.Unix(int64(out.IssuedAt), 0))
 	if err != nil {
 		return err
 	}

@@ -63,8 +63,8 @@ func parseKey(key string) (kind Kind, issuer, value string, ok bool) {
 	return kind, issuer, value, ours && typed && whole && kind.index() >= 0
 }
 
-// A key's value comes down to a number: tokens issued until then are out. Two
-// are words.
+// A key's value comes down to a number: tokens issued until the end of that
+// second are out. Two are words.
 const (
 	nothing    int64 = 0             // no token: the revocation is lifted
 	everything int64 = math.MaxInt64 // every token, whenever it was issued
@@ -97,5 +97,6 @@ func withdraws(until int64, v *token.Verified) bool {
 	case everything:
 		return true
 	}
-	return !v.HasIssuedAt || v.IssuedAt <= float64(until)
+	// Floor: the cutoff was made of a time that may be later in the same second.
+	return !v.HasIssuedAt || math.Floor(v.IssuedAt) <= float64(until)
 }

@@ -66,6 +66,8 @@ func TestWhatRevokes(t *testing.T) {
 		{"sub before iat", claims, "revoked:sub:main:u1", "1699999999", all, false},
 		{"sub at iat", claims, "revoked:sub:main:u1", "1700000000", all, true},
 		{"sub after iat", claims, "revoked:sub:main:u1", "1700000001", all, true},
+		{"sub, iat later in that second", `{"sub":"u1","iat":1700000000.9}`, "revoked:sub:main:u1", "1700000000", all, true},
+		{"sub, iat in the next second", `{"sub":"u1","iat":1700000001.1}`, "revoked:sub:main:u1", "1700000000", all, false},
 		{"sub, no iat", `{"sub":"u1"}`, "revoked:sub:main:u1", "1700000000", all, true},
 		{"sub, no time", claims, "revoked:sub:main:u1", "1", all, true},
 		{"sub, small number", claims, "revoked:sub:main:u1", "1000000000", all, true},
