@@ -138,6 +138,18 @@ func (s Set) Remembers(raw token.Raw) bool {
 	return c != nil && s.find(c, raw) != nil
 }
 
+// drop forgets what i verified: each entry keeps its issuer, and so all of its
+// keys and answers, in memory. One that another issuer wrote meanwhile may go
+// along, and is only verified again.
+func (c *Cache) drop(i *Issuer) {
+	for t, f := range c.entries.All() {
+		if f.issuer == i {
+			c.entries.Invalidate(t)
+		}
+	}
+	c.entries.CleanUp() // what was dropped would stay in its queues
+}
+
 func (s Set) cache() *Cache {
 	if len(s) == 0 {
 		return nil

@@ -225,14 +225,17 @@ func (i *Issuer) Start(ctx context.Context) {
 	}
 }
 
-// Close stops what Start started and waits for its end. The keys at hand serve
-// on until they are too old.
+// Close stops what Start started, waits for its end, and has the cache forget
+// what i verified. The keys at hand serve on until they are too old.
 func (i *Issuer) Close() {
 	if i.remote != nil {
 		i.remote.close()
 	}
 	if i.introspection != nil {
 		i.introspection.asker.client.CloseIdleConnections()
+	}
+	if i.o.Cache != nil {
+		i.o.Cache.drop(i)
 	}
 }
 

@@ -269,18 +269,26 @@ func TestTakeOverWhileItFetches(t *testing.T) {
 // TestTakeOverKeepsNothingElse: what was left is left, however many reloads come.
 func TestTakeOverKeepsNothingElse(t *testing.T) {
 	p := newProvider(t, jwkOf(edKey(), "ed"))
+	cache := NewCache(8 << 20)
+	theirs := sign("EdDSA", edKey(), encode(m{"alg": "EdDSA", "kid": "ed"}), encode(with(claims(p.url), m{"sub": "theirs"})))
 	left := func() (weak.Pointer[Issuer], *Issuer) {
-		i := must(New(p.options()))
-		i.Start(t.Context())
 		o := p.options()
+		o.Cache = cache
+		i := must(New(o))
+		i.Start(t.Context())
+		expect(t, i, p.edToken(edKey(), "ed"), "")
 		o.From, o.Leeway = i, time.Hour
 		next := must(New(o))
 		next.Start(t.Context())
+		expect(t, next, theirs, "")
 		i.Close()
 		return weak.Make(i), next
 	}
 	old, next := left()
 	defer next.Close()
 	eventually(t, "the issuer that was left is freed", func() bool { runtime.GC(); return old.Value() == nil })
+	if n, _ := cache.Size(); n != 1 || !(Set{next}).Remembers(token.NewRaw(theirs)) {
+		t.Errorf("%d tokens are remembered, and not what the one that stays verified", n)
+	}
 	expect(t, next, p.edToken(edKey(), "ed"), "")
 }
