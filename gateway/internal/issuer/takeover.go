@@ -16,6 +16,9 @@ func (r *remote) takeOver() {
 	if from == nil {
 		return
 	}
+	// Also without keys: opaque tokens need none.
+	asker := r.fetcher.asker
+	known := asker == nil || asker.takeOver(from.fetcher.asker)
 	from.mu.Lock()
 	keys, s, flying := from.keys.Load(), from.state, from.flight != nil
 	from.mu.Unlock()
@@ -35,7 +38,7 @@ func (r *remote) takeOver() {
 		s.due = latest
 	}
 	now := r.o.Now()
-	if a := r.fetcher.asker; flying || a != nil && !a.takeOver(from.fetcher.asker) {
+	if flying || !known {
 		s.due = now // what the fetch under way brings is not for r, or metadata are needed that nobody has read
 	}
 

@@ -1,6 +1,7 @@
 package issuer
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"os"
@@ -244,6 +245,43 @@ func TestTakeOverOfTheEndpoint(t *testing.T) {
 			expect(t, i, opaque, "")
 			expect(t, i, p.edToken(edKey(), "ed"), "")
 			p.fetched(t, 1+c.asks, 1+c.asks)
+		})
+	}
+}
+
+// TestTakeOverOfTheEndpointAlone: nor does the endpoint depend on the keys.
+func TestTakeOverOfTheEndpointAlone(t *testing.T) {
+	o := newOracle(t)
+	o.says(active(nil))
+	for _, c := range []struct {
+		name        string
+		keys, later http.HandlerFunc // the key set when the one before starts, and afterwards
+	}{
+		{"while keys are fetched", nil, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }},
+		{"before there are any", dead, dead},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := newProvider(t, jwkOf(edKey(), "ed"))
+			p.answer(c.keys)
+			p.answerMeta(func(w http.ResponseWriter, _ *http.Request) {
+				fmt.Fprint(w, encode(m{"issuer": p.url, "jwks_uri": p.url + "/jwks", "introspection_endpoint": o.url}))
+			})
+			options := p.options()
+			options.Introspection = &Introspection{Auth: ClientAuth{ClientID: "a", Secret: "b"}}
+			i := start(t, options)
+			expect(t, i, opaque, "")
+			p.answerMeta(dead)
+			p.answer(c.later)
+			fetches := p.jwks.Load()
+			go func() { _, _ = (Set{i}).Verify(context.Background(), token.NewRaw(p.edToken(newEd(), "new"))) }()
+			eventually(t, "keys are asked for", func() bool { return p.jwks.Load() > fetches })
+			options.From, options.Leeway = i, time.Hour
+			gone, cancel := context.WithCancel(t.Context())
+			cancel() // nobody waits for the fetch
+			next := must(New(options))
+			t.Cleanup(next.Close)
+			next.Start(gone)
+			expect(t, next, opaque, "")
 		})
 	}
 }
