@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -143,7 +144,7 @@ func (r *reader) issuerKeys(path string, f *fileIssuer, i *Issuer) {
 		i.JWKS.URI = f.JWKS.URI.String()
 	}
 	if f.JWKS.Snapshot != "" {
-		i.JWKS.Snapshot = r.fromDir(f.JWKS.Snapshot)
+		i.JWKS.Snapshot = filepath.Clean(r.fromDir(f.JWKS.Snapshot))
 	}
 	j := &i.JWKS
 	j.Refresh, j.MinRefreshInterval, j.MaxStale = or(j.Refresh, 10*time.Minute), or(j.MinRefreshInterval, 30*time.Second), or(j.MaxStale, 24*time.Hour)
@@ -394,20 +395,23 @@ func (r *reader) tokenFrom(path string, list []filePlace, headers *Headers) []To
 	return places
 }
 
-// distinctIssuers faults issuers with one iss value: the gateway could not
-// tell whose token it has.
+// distinctIssuers faults issuers with one iss value, since the gateway could not
+// tell whose token it has, and those with one snapshot of keys.
 func (r *reader) distinctIssuers(issuers map[string]*Issuer) {
-	first := map[string]string{}
+	names, files := map[string]string{}, map[string]string{}
 	for _, name := range inOrder(&r.source, "issuers", issuers) {
-		iss := issuers[name].Issuer
-		if iss == "" {
-			continue
+		iss, at := issuers[name].Issuer, "issuers."+name+".issuer"
+		if other, ok := names[iss]; ok && iss != "" {
+			r.fault(at, "%s is the same as that of %s (line %d); a token's iss must tell one from the other", at, other, r.At("issuers."+other+".issuer").Line)
+		} else {
+			names[iss] = name
 		}
-		if other, ok := first[iss]; ok {
-			r.fault("issuers."+name+".issuer", "issuers.%s.issuer is the same as that of %s (line %d); a token's iss must tell one from the other", name, other, r.At("issuers."+other+".issuer").Line)
-			continue
+		file, at := issuers[name].JWKS.Snapshot, "issuers."+name+".jwks.snapshot"
+		if other, ok := files[file]; ok && file != "" {
+			r.fault(at, "%s is the same file as that of %s (line %d); each would overwrite the other's keys", at, other, r.At("issuers."+other+".jwks.snapshot").Line)
+		} else {
+			files[file] = name
 		}
-		first[iss] = name
 	}
 }
 

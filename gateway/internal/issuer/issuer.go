@@ -52,7 +52,8 @@ type Options struct {
 
 	// From is the Issuer that this one takes the place of, nil if none; it may be in
 	// use. If both have their keys from the same place, Start begins with those of
-	// From, as old as they are, and fetches them when From would have.
+	// From, as old as they are, and fetches them when From would have. From writes
+	// its snapshot no more.
 	From *Issuer
 
 	Cache  *Cache           // of verified tokens, shared by issuers; nil: each token is verified each time
@@ -190,7 +191,7 @@ func New(o Options) (*Issuer, error) {
 			return nil, err
 		}
 		i.remote = remote
-		if from != nil && from.remote != nil && o.sameSource(&from.o) {
+		if from != nil {
 			remote.from = from.remote
 		}
 	}

@@ -41,8 +41,9 @@ type remote struct {
 	misses map[string]time.Time // kids that the fetch asked for then did not bring
 	closed bool
 
-	from    *remote         // whose place this one takes, until it starts; may be nil
-	reasons map[string]bool // keys that were logged as left out; of the goroutine alone
+	from     *remote         // whose place this one takes, until it starts; may be nil
+	replaced atomic.Bool     // by one that started: the snapshot is that one's to write
+	reasons  map[string]bool // keys that were logged as left out; of the goroutine alone
 }
 
 // state is how fetching stands, beside the keys.
@@ -194,7 +195,7 @@ func (r *remote) refresh(ctx context.Context, full bool) time.Duration {
 			r.o.Log.Info("the issuer's keys can be fetched again")
 		}
 	}
-	if err == nil && !r.o.SnapshotReadOnly {
+	if err == nil && !r.o.SnapshotReadOnly && !r.replaced.Load() {
 		r.writeSnapshot(set.fetched)
 	}
 	select {

@@ -6,14 +6,19 @@ func (o *Options) sameSource(p *Options) bool {
 	return o.source() == p.source() && o.Client == p.Client
 }
 
-// takeOver begins where the remote stands whose place r takes, which may go on
-// meanwhile: with its keys, as old as they are and read as r reads them, and with
+// takeOver takes the snapshot file from the remote whose place r takes, which may
+// go on meanwhile, and, if both have their keys from the same place, begins where
+// it stands: with its keys, as old as they are and read as r reads them, and with
 // what it knows of the provider. The next fetch comes when it would have come
 // there, or sooner if r's intervals are shorter.
 func (r *remote) takeOver() {
 	from := r.from
 	r.from = nil // or every reload would keep all before it in memory
 	if from == nil {
+		return
+	}
+	from.replaced.Store(true)
+	if !r.o.sameSource(from.o) {
 		return
 	}
 	// Also without keys: opaque tokens need none.

@@ -192,6 +192,28 @@ func TestTakeOverKeepsTheETag(t *testing.T) {
 	})
 }
 
+// TestTakeOverOfTheSnapshot: one that is left fetches on as long as requests use
+// it, and writes what it fetches no more: a restart could not use that.
+func TestTakeOverOfTheSnapshot(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPiped(t, jwkOf(newEd(), "a"))
+		o := p.options()
+		o.Snapshot = filepath.Join(t.TempDir(), "main.jwks")
+		i := start(t, o)
+		o.From, o.JWKSURI, o.Refresh = i, p.url+"/jwks", time.Hour
+		start(t, o)
+		fetched := i.Health().Fetched
+		time.Sleep(20 * time.Minute)
+		synctest.Wait()
+		if !i.Health().Fetched.After(fetched) {
+			t.Fatal("the one that is left fetched nothing")
+		}
+		if text := string(must(os.ReadFile(o.Snapshot))); !strings.Contains(text, o.JWKSURI) {
+			t.Errorf("the snapshot holds %s", text)
+		}
+	})
+}
+
 // What a fetch that is under way brings would go to an issuer that is left.
 func TestTakeOverDuringAFetch(t *testing.T) {
 	bubble(t, func(t *testing.T) {
