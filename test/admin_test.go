@@ -125,7 +125,8 @@ func TestRevocationEndpoint(t *testing.T) {
 
 	// What is no good already is a success, and nothing is written for it.
 	before := r.do(t, "DBSIZE")
-	for _, token := range []string{"nonsense", "a.b.c", p.token(t, claims{"client_id": "shop", "exp": time.Now().Unix() - 100}), newSigner(t, "ES256", p.kid).sign(t, p.good(claims{"client_id": "shop"}))} {
+	gone := claims{"client_id": "shop", "exp": time.Now().Unix() - 100}
+	for _, token := range []string{"nonsense", "a.b.c", p.token(t, gone), p.token(t, gone, claims{"aud": "another"}), p.token(t, gone, claims{"nbf": time.Now().Unix() + 300}), newSigner(t, "ES256", p.kid).sign(t, p.good(claims{"client_id": "shop"}))} {
 		admin.post(t, "/revoke", tokenForm(token), shop).is(t, http.StatusOK)
 	}
 	if after := r.do(t, "DBSIZE"); after != before {

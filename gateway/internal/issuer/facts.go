@@ -318,14 +318,15 @@ func (f *facts) judge(now time.Time, record Record) *token.Error {
 // timely decides whether the token has begun and has not ended.
 func (f *facts) timely(now time.Time, record Record) *token.Error {
 	o, v := &f.issuer.o, &f.verified
-	clock, leeway := float64(now.Unix())+float64(now.Nanosecond())/1e9, o.Leeway.Seconds()
+	clock, leeway := numericDate(now), o.Leeway.Seconds()
 	switch {
 	case f.hasNbf && f.nbf > clock+leeway:
 		return f.refuse(token.InvalidToken, "nbf is %s, %s from now; leeway %s", moment(f.nbf), span(f.nbf-clock), o.Leeway)
 	case v.HasIssuedAt && v.IssuedAt > clock+leeway:
 		return f.refuse(token.InvalidToken, "iat is %s, %s from now; leeway %s", moment(v.IssuedAt), span(v.IssuedAt-clock), o.Leeway)
-	case clock >= v.Expires+leeway:
-		return f.refuse(token.ExpiredToken, "exp was %s, %s ago; leeway %s", moment(v.Expires), span(clock-v.Expires), o.Leeway)
+	}
+	if refusal := f.ended(now); refusal != nil {
+		return refusal
 	}
 	if record != nil {
 		until := "without end"
@@ -336,6 +337,18 @@ func (f *facts) timely(now time.Time, record Record) *token.Error {
 	}
 	return nil
 }
+
+// ended decides whether the token has ended, whatever else is wrong with it.
+func (f *facts) ended(now time.Time) *token.Error {
+	o, v := &f.issuer.o, &f.verified
+	if clock := numericDate(now); clock >= v.Expires+o.Leeway.Seconds() {
+		return f.refuse(token.ExpiredToken, "exp was %s, %s ago; leeway %s", moment(v.Expires), span(clock-v.Expires), o.Leeway)
+	}
+	return nil
+}
+
+// numericDate is now as the claims have it (RFC 7519 §2).
+func numericDate(now time.Time) float64 { return float64(now.Unix()) + float64(now.Nanosecond())/1e9 }
 
 func (f *facts) refuse(r token.Reason, format string, args ...any) *token.Error {
 	args = append([]any{f.issuer.o.Name}, args...)

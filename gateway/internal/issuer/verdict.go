@@ -200,7 +200,7 @@ func (i *Issuer) decide(a answered, raw token.Raw, local *token.Verified) *verdi
 		return v
 	}
 	v.until = now.Add(i.o.Introspection.Interval)
-	switch left := v.facts.verified.Expires - float64(now.UnixNano())/1e9; {
+	switch left := v.facts.verified.Expires - numericDate(now); {
 	case left <= -i.o.Leeway.Seconds(): // it is refused as expired, and need not be asked about each time
 		v.until = now.Add(min(refusedFor, i.o.Introspection.Interval))
 	case left < i.o.Introspection.Interval.Seconds():

@@ -51,7 +51,7 @@ func (s Set) Signed(ctx context.Context, raw token.Raw) (*token.Verified, error)
 	if err != nil {
 		return nil, err
 	}
-	if refusal := f.judge(f.issuer.o.Now(), nil); refusal != nil && refusal.Reason == token.ExpiredToken {
+	if refusal := f.ended(f.issuer.o.Now()); refusal != nil {
 		return nil, refusal
 	}
 	return &f.verified, nil
