@@ -302,15 +302,17 @@ func TestAlways(t *testing.T) {
 		answer m
 		want   token.Reason
 	}{
-		"active":        {active(nil), ""},
-		"same iss, sub": {active(m{"iss": iss, "sub": "admin2"}), ""},
-		"not active":    {m{"active": false}, token.RevokedToken},
-		"other iss":     {active(m{"iss": "https://other.example"}), token.InvalidToken},
-		"other sub":     {active(m{"sub": "root"}), token.InvalidToken},
-		"no aud":        {active(m{"aud": nil}), token.InvalidToken},
-		"other aud":     {active(m{"aud": "https://other.example"}), token.InvalidToken},
-		"expired":       {active(m{"exp": time.Now().Unix() - 40}), token.ExpiredToken},
-		"refresh token": {active(m{"token_type": "Refresh"}), token.InvalidToken},
+		"active":         {active(nil), ""},
+		"same iss, sub":  {active(m{"iss": iss, "sub": "admin2"}), ""},
+		"not active":     {m{"active": false}, token.RevokedToken},
+		"other iss":      {active(m{"iss": "https://other.example"}), token.InvalidToken},
+		"other sub":      {active(m{"sub": "root"}), token.InvalidToken},
+		"no aud":         {active(m{"aud": nil}), token.InvalidToken},
+		"other aud":      {active(m{"aud": "https://other.example"}), token.InvalidToken},
+		"expired":        {active(m{"exp": time.Now().Unix() - 40}), token.ExpiredToken},
+		"refresh token":  {active(m{"token_type": "Refresh"}), token.InvalidToken},
+		"bound":          {active(m{"cnf": m{"x5t#S256": "abc"}}), token.InvalidToken},
+		"bound to a key": {active(m{"cnf": m{"jkt": "abc"}}), token.InvalidToken},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := newOracle(t)
@@ -338,6 +340,12 @@ func TestAlways(t *testing.T) {
 	if err != nil || v.Key != "ed" || strings.Join(v.Privileges, " ") != "CREATE_HERO ASSIGN_HERO" {
 		t.Errorf("verified as %+v, %v", v, err)
 	}
+	// To the same certificate as the token's own cnf, or to none as the issuer's cnf: ignore has it.
+	bound := active(m{"cnf": m{"x5t#S256": "abc"}})
+	o.says(bound)
+	expect(t, i, edToken(m{"cnf": bound["cnf"]}), "")
+	expect(t, i, edToken(m{"cnf": m{"x5t#S256": "abd"}}), token.InvalidToken)
+	expect(t, asking(t, o, func(o *Options) { always(o); o.IgnoreCnf = true }), edToken(nil), "")
 	// Without "always" nobody is asked about a JWT.
 	never := newOracle(t)
 	expect(t, asking(t, never, nil), edToken(nil), "")

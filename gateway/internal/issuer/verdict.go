@@ -234,16 +234,18 @@ func (i *Issuer) vouched(claims token.Claims, raw token.Raw, local *token.Verifi
 	if differs("iss", i.o.Issuer) {
 		return nil, i.invalid(t, "iss is %s; expected is %s", show(claims.Get("iss")), quote(i.o.Issuer))
 	}
-	binding := ""
+	binding, refusal := i.binding(t)
+	if refusal != nil {
+		return nil, refusal
+	}
 	if local == nil {
 		if refusal := i.required(t); refusal != nil {
 			return nil, refusal
 		}
-		if binding, refusal = i.binding(t); refusal != nil {
-			return nil, refusal
-		}
 	} else if sub := local.Claims.Get("sub"); differs("sub", sub.Text()) {
 		return nil, i.invalid(t, "sub is %s; that of the token is %s", show(claims.Get("sub")), show(sub))
+	} else if binding != "" && binding != local.Certificate { // RFC 8705 §3.2: it may stand in the answer alone
+		return nil, i.invalid(t, "cnf.x5t#S256 is %s; that of the token is %s", quote(binding), quote(cmp.Or(local.Certificate, "missing")))
 	}
 	if i.o.Issuer != "" && claims.Get("iss").Kind() == token.Missing {
 		// It is optional (RFC 7662 §2.2), but backends and policies must see whose
