@@ -229,6 +229,8 @@ func TestNewRefuses(t *testing.T) {
 		{Options{Prefix: "x-"}, `would let a claim set x-`},
 		{Options{Prefix: "content-"}, `would let a claim set content-encoding`},
 		{Options{Prefix: "x-forwarded-jwt-"}, `would let a claim set`},
+		{Options{Prefix: "x-original-"}, `would let a claim set x-original-url`},
+		{Options{Prefix: "x-rewrite-"}, `would let a claim set x-rewrite-url`},
 		{Options{Prefix: "client-cert-"}, `would let a claim set`},
 		{Options{Prefix: "x-jwt-", Claims: map[string]Claim{"userID": {Path: sub}}}, `"user-id"`},
 		{Options{Prefix: "x-jwt-", Claims: map[string]Claim{"": {Path: sub}}}, `the header suffix ""`},

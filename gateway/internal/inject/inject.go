@@ -132,7 +132,7 @@ func reserved(name string) bool {
 
 // takes returns a reserved name that some claim could reach under the prefix.
 func takes(prefix string) (name string, clash bool) {
-	for _, owned := range slices.Concat(http1[:], exactNames[:], openNames[:], []string{wouldRefuse}) {
+	for _, owned := range slices.Concat(http1[:], exactNames[:], openNames[:], pathNames[:], []string{wouldRefuse}) {
 		if strings.HasPrefix(owned, prefix) {
 			return owned, true
 		}
