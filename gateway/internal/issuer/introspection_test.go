@@ -362,6 +362,7 @@ func TestVerdictsAge(t *testing.T) {
 		"active":     {active(nil), "", 30 * time.Second},
 		"no exp":     {active(m{"exp": nil}), "", 30 * time.Second},
 		"ends soon":  {active(m{"exp": start.Unix() + 20}), "", 19 * time.Second},
+		"in leeway":  {active(m{"exp": start.Unix() - 5}), "", time.Second},
 		"not active": {m{"active": false}, token.InvalidToken, refusedFor},
 	} {
 		t.Run(name, func(t *testing.T) {

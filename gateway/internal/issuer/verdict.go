@@ -203,8 +203,8 @@ func (i *Issuer) decide(a answered, raw token.Raw, local *token.Verified) *verdi
 	switch left := v.facts.verified.Expires - numericDate(now); {
 	case left <= -i.o.Leeway.Seconds(): // it is refused as expired, and need not be asked about each time
 		v.until = now.Add(min(refusedFor, i.o.Introspection.Interval))
-	case left < i.o.Introspection.Interval.Seconds():
-		v.until = now.Add(time.Duration(left * float64(time.Second)))
+	case left < i.o.Introspection.Interval.Seconds(): // a second at least, or each request within the leeway would ask
+		v.until = now.Add(min(i.o.Introspection.Interval, max(time.Second, time.Duration(left*float64(time.Second)))))
 	}
 	return v
 }
