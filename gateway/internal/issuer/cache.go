@@ -16,7 +16,7 @@ import (
 // and hit only if the whole token has the same digest: no other token will ever
 // hit it; the token itself is not kept. It holds facts of the token and its
 // issuer alone; time, audience and whether its key still counts are decided on
-// each request. Refused tokens never enter it.
+// each request, so that a token may be here that is refused each time.
 //
 // It is bounded in bytes, and so in entries, since an entry counts
 // entryBytes at least. A flood of tokens that come once does not push out those
