@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/user"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -149,7 +150,7 @@ func plan(cfg *config.Config, r Revocation, now time.Time) (Revoked, error) {
 	default:
 		return Revoked{}, fmt.Errorf("cannot revoke by %q; by jti, sid, sub, client_id, kid or a whole token", r.Kind)
 	}
-	if cfg.Revocation.Enabled() && !contains(cfg.Revocation.Check, r.Kind) {
+	if cfg.Revocation.Enabled() && !slices.Contains(cfg.Revocation.Check, r.Kind) {
 		w.warn("revocation.check does not list %s: gateways do not look it up", r.Kind)
 	}
 	if i.MaxLifetime == 0 {
@@ -158,15 +159,6 @@ func plan(cfg *config.Config, r Revocation, now time.Time) (Revoked, error) {
 	}
 	w.TTL = i.MaxLifetime + i.Leeway
 	return w, nil
-}
-
-func contains(list []string, s string) bool {
-	for _, item := range list {
-		if item == s {
-			return true
-		}
-	}
-	return false
 }
 
 // planToken names one token by its hash, which is looked up for every token

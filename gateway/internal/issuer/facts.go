@@ -240,13 +240,20 @@ func (c RequiredClaim) wanted() string {
 
 // facts makes what is kept of a token that k verified.
 func (i *Issuer) facts(t *compact, at times, k *key) *facts {
-	sum := sha256.Sum256(t.input)
-	privileges, found, unreadable := i.privileges(t.claims)
 	binding, _ := i.binding(t) // admit has refused what is wrong with it
-	return &facts{issuer: i, key: k.thumbprint, nbf: at.nbf, hasNbf: at.hasNbf, verified: token.Verified{
+	f := i.factsOf(t.claims, at, t.input, binding)
+	f.key, f.verified.Key = k.thumbprint, k.name()
+	return f
+}
+
+// factsOf makes what is kept of a token with these claims. named is what the hash
+// that names it is taken of.
+func (i *Issuer) factsOf(claims token.Claims, at times, named []byte, binding string) *facts {
+	sum := sha256.Sum256(named)
+	privileges, found, unreadable := i.privileges(claims)
+	return &facts{issuer: i, nbf: at.nbf, hasNbf: at.hasNbf, verified: token.Verified{
 		Issuer:               i.o.Name,
-		Claims:               t.claims,
-		Key:                  k.name(),
+		Claims:               claims,
 		Hash:                 base64.RawURLEncoding.EncodeToString(sum[:]),
 		Expires:              at.exp,
 		IssuedAt:             at.iat,

@@ -3,7 +3,6 @@ package issuer
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"math"
@@ -252,20 +251,7 @@ func (i *Issuer) vouched(claims token.Claims, raw token.Raw, local *token.Verifi
 		// subject this is, as with a JWT.
 		claims = claims.With("iss", i.o.Issuer)
 	}
-	privileges, found, unreadable := i.privileges(claims)
-	sum := sha256.Sum256([]byte(raw.Reveal()))
-	return &facts{issuer: i, nbf: at.nbf, hasNbf: at.hasNbf, verified: token.Verified{
-		Issuer:               i.o.Name,
-		Claims:               claims,
-		Hash:                 base64.RawURLEncoding.EncodeToString(sum[:]),
-		Expires:              at.exp,
-		IssuedAt:             at.iat,
-		HasIssuedAt:          at.hasIat,
-		Privileges:           privileges,
-		PrivilegesMissing:    !found,
-		PrivilegesUnreadable: unreadable,
-		Certificate:          binding,
-	}}, nil
+	return i.factsOf(claims, at, []byte(raw.Reveal()), binding), nil
 }
 
 // never is the exp of an answer without one.
