@@ -143,8 +143,9 @@ func (f *foundToken) mark(res *http.Response) {
 func (x *exchange) authorize() error {
 	x.enter(policyRung)
 	rt, v := x.route, x.verified
-	privileges := rt.privileges(v)
-	err := rt.carries(v, privileges)
+	granted := x.snapshot.grants[v.Issuer]
+	privileges := granted.of(v.Privileges)
+	err := rt.carries(v, privileges, granted)
 	x.explain.carried(x, privileges, err)
 	if err != nil {
 		return err
@@ -179,27 +180,19 @@ func (x *exchange) authorize() error {
 	return f
 }
 
-// privileges are those of the token that count on the route.
-func (rt *builtRoute) privileges(v *token.Verified) []string {
-	if !rt.severalIssuers {
-		return v.Privileges
-	}
-	// A party that signs tokens for one purpose must not thereby grant the
-	// privileges of another.
-	mayGrant := rt.mayGrant[v.Issuer]
-	return slices.DeleteFunc(slices.Clone(v.Privileges), func(p string) bool { return !slices.Contains(mayGrant, p) })
-}
-
 // carries decides whether the privileges that count are those that the route asks for.
-func (rt *builtRoute) carries(v *token.Verified, privileges []string) error {
+func (rt *builtRoute) carries(v *token.Verified, privileges []string, granted *grants) error {
 	missing, ok := rt.require.Check(privileges)
 	if ok {
 		return nil
 	}
 	f := refuse(token.InsufficientPrivileges, "missing privilege %s", missing)
 	switch {
-	case rt.severalIssuers && len(privileges) < len(v.Privileges):
-		f.detail += "; issuer " + v.Issuer + " may not grant all that the token holds (may_grant)"
+	case len(privileges) < len(v.Privileges):
+		asked := slices.DeleteFunc(slices.Concat(rt.require.All, rt.require.Any), func(p string) bool { return !slices.Contains(v.Privileges, p) })
+		for _, why := range granted.withheld(asked) {
+			f.detail += "; it holds one that does not count: " + why
+		}
 	case v.PrivilegesMissing:
 		f.detail += "; the token has no usable claim " + rt.privilegesFrom[v.Issuer]
 		if could := couldCarryPrivileges(v.Claims); len(could) > 0 {

@@ -59,6 +59,7 @@ func (b *builder) build() (*snapshot, error) {
 		pairs:      map[config.Certificate]*watched[tls.Certificate]{},
 		policies:   map[string]*policy.Compiled{},
 		actors:     map[string]policy.ActorClaims{},
+		grants:     map[string]*grants{},
 		drained:    make(chan struct{}),
 	}
 	s.tokenHeaders = tokenHeaders(b.cfg.Issuers)
@@ -441,7 +442,6 @@ func (b *builder) route(s *snapshot, c *config.Route) *builtRoute {
 		public:         c.Public,
 		optional:       c.Optional,
 		severalIssuers: len(c.Issuers) > 1,
-		mayGrant:       map[string][]string{},
 		privilegesFrom: map[string]string{},
 		scope:          map[string]string{},
 		require:        policy.Requirement{All: c.All, Any: c.Any},
@@ -461,7 +461,6 @@ func (b *builder) route(s *snapshot, c *config.Route) *builtRoute {
 		reports:        map[string]bool{},
 	}
 	for _, i := range c.Issuers {
-		rt.mayGrant[i.Name] = i.MayGrant
 		if i.Mode != "" { // what is said to be enforced is, whoever says it
 			rt.reports[i.Name] = i.Mode == "report" && c.Mode != "enforce"
 		}

@@ -24,15 +24,21 @@ func (b *builder) privileges(s *snapshot) {
 		}
 		return err == nil
 	}
+	misspelt := map[*config.Route]bool{}
 	for i, c := range b.cfg.Routes {
 		for at, name := range b.cfg.EachPrivilege(fmt.Sprintf("routes[%d].privileges", i), c.All, c.Any) {
 			used = append(used, name)
-			known(b.cfg, at, name)
+			misspelt[c] = !known(b.cfg, at, name) || misspelt[c]
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(b.cfg.Issuers)) {
+		s.grants[name] = newGrants(b.cfg.Issuers[name], catalogue)
 		for i, granted := range b.cfg.Issuers[name].MayGrant {
-			known(b.cfg, fmt.Sprintf("issuers.%s.may_grant[%d]", name, i), granted)
+			at := fmt.Sprintf("issuers.%s.may_grant[%d]", name, i)
+			if known(b.cfg, at, granted) && !catalogue.Gives(name, granted) {
+				from := fmt.Sprintf("privileges.%s.from", granted)
+				b.fault(at, fmt.Errorf("%s may grant %s, but %s (line %d) does not name it; one of the two is wrong", name, granted, from, b.cfg.At(from).Line))
+			}
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(b.cfg.Policies)) {
@@ -40,7 +46,7 @@ func (b *builder) privileges(s *snapshot) {
 		for at, asked := range b.policyPrivileges(s, p) {
 			used = append(used, asked)
 			if known(p, at, asked) {
-				b.grantable(p, at, asked)
+				b.grantable(s, p, at, asked)
 			}
 		}
 	}
@@ -48,7 +54,9 @@ func (b *builder) privileges(s *snapshot) {
 		b.fault("privileges."+p.Name, fmt.Errorf("no route and no policy asks for the privilege %s; leave it out", p.Name))
 	}
 	for i, c := range b.cfg.Routes {
-		b.opens(fmt.Sprintf("routes[%d]", i), catalogue, c)
+		if !misspelt[c] { // else that is the fault
+			b.opens(s, fmt.Sprintf("routes[%d]", i), c)
+		}
 	}
 }
 
@@ -91,40 +99,38 @@ func (b *builder) policyPrivileges(s *snapshot, p *config.Policy) func(yield fun
 }
 
 // grantable faults a privilege in a policy that never counts where the policy
-// is asked: each of its routes takes tokens of several issuers, and none of
-// these may grant it.
-func (b *builder) grantable(p *config.Policy, at, privilege string) {
-	var issuers []string
+// is asked: no issuer of its routes may grant it.
+func (b *builder) grantable(s *snapshot, p *config.Policy, at, privilege string) {
+	var why []string
 	for _, c := range b.cfg.Routes {
 		if c.Policy != p.Name {
 			continue
 		}
 		for _, i := range c.Issuers {
-			if len(c.Issuers) == 1 || slices.Contains(i.MayGrant, privilege) {
+			reason := s.grants[i.Name].lacks(privilege)
+			if reason == "" {
 				return
 			}
-			if !slices.Contains(issuers, i.Name) {
-				issuers = append(issuers, i.Name)
+			if !slices.Contains(why, reason) {
+				why = append(why, reason)
 			}
 		}
 	}
-	b.faults = append(b.faults, p.Faultf(at, "no issuer of the routes that name this policy (%s) may grant %q; add it to the may_grant of one", strings.Join(issuers, ", "), privilege))
+	b.faults = append(b.faults, p.Faultf(at, "no token has %s on a route that names this policy: %s", privilege, strings.Join(why, "; ")))
 }
 
 // opens faults a route that no token can open. A token has one issuer, which
 // must give all that the route asks for, and what one rule of its policy does.
-func (b *builder) opens(at string, catalogue *policy.Catalogue, c *config.Route) {
+func (b *builder) opens(s *snapshot, at string, c *config.Route) {
 	var why []string
 	for _, i := range c.Issuers {
 		lacks := func(privilege string) string {
-			switch {
-			case !catalogue.Gives(i.Name, privilege):
-				return fmt.Sprintf("tokens of %s carry no %s (privileges.%s.from)", i.Name, privilege, privilege)
-			case len(c.Issuers) > 1 && !slices.Contains(i.MayGrant, privilege):
-				return fmt.Sprintf("%s may not grant %s (may_grant)", i.Name, privilege)
-			case !slices.ContainsFunc(i.PrivilegesFrom, func(s config.ClaimSource) bool {
+			if why := s.grants[i.Name].lacks(privilege); why != "" {
+				return why
+			}
+			if !slices.ContainsFunc(i.PrivilegesFrom, func(s config.ClaimSource) bool {
 				return strings.HasPrefix(privilege, s.Prefix) && privilege != s.Prefix
-			}):
+			}) {
 				return fmt.Sprintf("no source of %s begins with what %s does (privileges_from)", i.Name, privilege)
 			}
 			return ""

@@ -294,6 +294,10 @@ func (t *explainer) carried(x *exchange, privileges []string, err error) {
 			tell = e.note
 		}
 		tell("privileges", "needs %s; the token has %s", needs(x.route.require), listed(privileges))
+		v := x.verified
+		if withheld := x.snapshot.grants[v.Issuer].withheld(v.Privileges); len(withheld) > 0 {
+			e.note("privileges", "do not count: %s", bounded(strings.Join(withheld, "; ")))
+		}
 	})
 }
 

@@ -143,7 +143,7 @@ func TestTheLogNamesTheClaimThatWasMeant(t *testing.T) {
 	}
 	rt := &builtRoute{privilegesFrom: map[string]string{"main": "privileges"}}
 	rt.require.All = []string{"READ"}
-	err = rt.carries(&token.Verified{Issuer: "main", Claims: claims, PrivilegesMissing: true}, nil)
+	err = rt.carries(&token.Verified{Issuer: "main", Claims: claims, PrivilegesMissing: true}, nil, nil)
 	for _, want := range []string{"no usable claim privileges", "scp", "realm_access.roles", "/https:~1~1x.example~1permissions"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not name %s", err, want)

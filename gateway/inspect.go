@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"gatehouse/gateway/config"
@@ -80,6 +81,9 @@ func Inspect(ctx context.Context, cfg *config.Config, raw, name string) (Inspect
 			return fail(err)
 		}
 		pass("revocation", "not revoked")
+	}
+	if withheld := s.grants[v.Issuer].withheld(v.Privileges); len(withheld) > 0 {
+		pass("privileges", "do not count: "+strings.Join(withheld, "; "))
 	}
 	actor, _ := s.actors[v.Issuer].Find(v.Claims)
 	headers, collisions, err := s.inject.Encode(v, false, inject.Act{Issuer: actor.Issuer, Subject: actor.Subject})

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -21,7 +22,7 @@ type Matrix struct {
 type MatrixPrivilege struct {
 	Name        string   `json:"name"`
 	Description string   `json:"description,omitempty"`
-	From        []string `json:"from,omitempty"` // the issuers whose tokens carry it; none: any
+	From        []string `json:"from,omitzero"` // the issuers whose tokens give it, by from and may_grant; nil: all
 }
 
 // MatrixRoute is what one route asks for.
@@ -50,7 +51,7 @@ func Privileges(cfg *config.Config) (Matrix, error) {
 	defer s.close()
 	m := Matrix{Privileges: []MatrixPrivilege{}, Routes: []MatrixRoute{}}
 	for _, p := range cfg.Privileges {
-		m.Privileges = append(m.Privileges, MatrixPrivilege(p))
+		m.Privileges = append(m.Privileges, MatrixPrivilege{p.Name, p.Description, s.givenBy(p)})
 	}
 	var undeclared []string
 	for i := range cfg.Routes {
@@ -61,10 +62,21 @@ func Privileges(cfg *config.Config) (Matrix, error) {
 	if cfg.Privileges == nil {
 		slices.Sort(undeclared)
 		for _, name := range slices.Compact(undeclared) {
-			m.Privileges = append(m.Privileges, MatrixPrivilege{Name: name})
+			m.Privileges = append(m.Privileges, MatrixPrivilege{Name: name, From: s.givenBy(config.Privilege{Name: name})})
 		}
 	}
 	return m, nil
+}
+
+// givenBy returns the issuers whose tokens give the privilege, or nil where all
+// do, and the catalogue does not name them.
+func (s *snapshot) givenBy(p config.Privilege) []string {
+	issuers := slices.Sorted(maps.Keys(s.config.Issuers))
+	some := slices.DeleteFunc(slices.Clone(issuers), func(name string) bool { return !s.grants[name].has(p.Name) })
+	if p.From == nil && len(some) == len(issuers) {
+		return nil
+	}
+	return some
 }
 
 // matrixRoute returns the row of the route at index i.

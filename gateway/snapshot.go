@@ -35,6 +35,7 @@ type snapshot struct {
 
 	policies map[string]*policy.Compiled   // nil for one that is at fault
 	actors   map[string]policy.ActorClaims // by issuer
+	grants   map[string]*grants            // by issuer; nil where all privileges of its tokens count
 
 	issuers    map[string]*part[issuerOptions, *issuer.Issuer]
 	limits     map[string]*part[limitOptions, *limit.Limiter]
@@ -89,9 +90,8 @@ type builtRoute struct {
 	optional       bool
 	places         []place
 	severalIssuers bool
-	mayGrant       map[string][]string // by issuer; used with several issuers
-	privilegesFrom map[string]string   // by issuer, for logs
-	scope          map[string]string   // by issuer: the challenge's scope, where privileges are scopes
+	privilegesFrom map[string]string // by issuer, for logs
+	scope          map[string]string // by issuer: the challenge's scope, where privileges are scopes
 	require        policy.Requirement
 	delegation     policy.Delegation
 	stepUp         policy.StepUp

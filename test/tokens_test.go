@@ -262,7 +262,7 @@ func TestTokenMayComeFromElsewhere(t *testing.T) {
 
 func TestOneIssuerCannotGrantWhatIsAnothers(t *testing.T) {
 	t.Parallel()
-	main, partner, b := newIDP(t), newIDP(t), newBackend(t)
+	main, partner, staff, b := newIDP(t), newIDP(t), newIDP(t), newBackend(t)
 	g := start(t, fill(`
 issuers:
   main:
@@ -273,6 +273,14 @@ issuers:
     issuer: PARTNER
     audiences: [https://heroes.example]
     may_grant: [READ_HEROES]
+  staff:
+    issuer: STAFF
+    audiences: [https://heroes.example]
+privileges:
+  READ_HEROES: {}
+  AUDIT: {}
+  ADMIN:
+    from: [main]
 routes:
   - match: /heroes/{id}
     issuers: [main, partner]
@@ -286,14 +294,29 @@ routes:
     issuers: [main]
     privileges: [READ_HEROES]
     upstream: BACKEND
-`, "MAIN", main.URL, "PARTNER", partner.URL, "BACKEND", b.URL))
-	all := claims{"privileges": []string{"READ_HEROES", "ADMIN"}}
+  - match: /partner/{id}
+    issuers: [partner]
+    privileges: {any: [READ_HEROES, AUDIT]}
+    upstream: BACKEND
+  - match: /staff/{id}
+    issuers: [staff]
+    privileges: {any: [READ_HEROES, ADMIN]}
+    upstream: BACKEND
+`, "MAIN", main.URL, "PARTNER", partner.URL, "STAFF", staff.URL, "BACKEND", b.URL))
+	all, admin := claims{"privileges": []string{"READ_HEROES", "ADMIN"}}, claims{"privileges": "ADMIN"}
 	for _, p := range []*idp{main, partner} {
 		g.do(t, "GET /heroes/1", bearer(p.token(t, all))).is(t, http.StatusOK)
 		b.last(t).has(t, "x-jwt-iss", p.URL)
 	}
 	g.do(t, "GET /admin/1", bearer(main.token(t, all))).is(t, http.StatusOK)
+	g.do(t, "GET /partner/1", bearer(partner.token(t, all))).is(t, http.StatusOK)
+	g.do(t, "GET /staff/1", bearer(staff.token(t, all))).is(t, http.StatusOK)
 	before := b.count()
+	// With one issuer on the route it is no other than with several.
+	g.do(t, "GET /partner/1", bearer(partner.token(t, claims{"privileges": "AUDIT"}))).refused(t, http.StatusForbidden, "insufficient_privileges")
+	g.output.says(t, "partner may not grant AUDIT (may_grant)")
+	g.do(t, "GET /staff/1", bearer(staff.token(t, admin))).refused(t, http.StatusForbidden, "insufficient_privileges")
+	g.output.says(t, "tokens of staff do not give ADMIN (privileges.ADMIN.from)")
 	g.do(t, "GET /admin/1", bearer(partner.token(t, all))).refused(t, http.StatusForbidden, "insufficient_privileges")
 	g.do(t, "GET /main/1", bearer(partner.token(t, all))).refused(t, http.StatusUnauthorized, "invalid_token")
 	// A key signs for its own issuer only.

@@ -107,7 +107,7 @@ type Issuer struct {
 	Keys           []Key         // static keys
 	Secret         string        // HS* secret; then nothing else verifies for this issuer
 	MaxLifetime    time.Duration // 0: not bounded
-	MayGrant       []string      // privileges that count on routes with several issuers; nil if not said
+	MayGrant       []string      // privileges of its tokens that count; nil: all
 	Profile        string        // "jwt" or "rfc9068"
 	AcceptIDTokens bool          // tokens with nonce, at_hash or c_hash are accepted
 	RequiredClaims []RequiredClaim
@@ -249,7 +249,7 @@ type Rate struct {
 type Privilege struct {
 	Name        string
 	Description string
-	From        []string // the issuers, by name, whose tokens carry it; nil: any
+	From        []string // the issuers, by name, whose tokens give it; nil: any
 }
 
 // Defaults are what routes inherit; a route's own issuers and limits replace these.

@@ -78,7 +78,7 @@ type fileIssuer struct {
 	Keys           []fileKey             `yaml:"keys" doc:"static public keys instead"`
 	Secret         string                `yaml:"secret" doc:"a shared secret for HS* instead"`
 	MaxLifetime    time.Duration         `yaml:"max_lifetime" doc:"the longest that a token may live, from iat to exp"`
-	MayGrant       []string              `yaml:"may_grant" doc:"the privileges that its tokens may carry; needed on routes with several issuers"`
+	MayGrant       []string              `yaml:"may_grant" doc:"the privileges of its tokens that count; needed on routes with several issuers"`
 	Cnf            string                `yaml:"cnf" enum:"ignore" doc:"ignore accepts tokens that are bound to a key as if they were not"`
 	Profile        string                `yaml:"profile" enum:"jwt,rfc9068" doc:"rfc9068 asks for what RFC 9068 demands of an access token; default jwt"`
 	AcceptIDTokens bool                  `yaml:"accept_id_tokens" doc:"true accepts tokens with nonce, at_hash or c_hash"`
@@ -202,7 +202,7 @@ type fileUpstream struct {
 
 type filePrivilege struct {
 	Description string            `yaml:"description" doc:"what it is for"`
-	From        oneOrMany[string] `yaml:"from" doc:"the issuers whose tokens carry it; default any"`
+	From        oneOrMany[string] `yaml:"from" doc:"the issuers whose tokens give it; default any"`
 }
 
 type fileDefaults struct {

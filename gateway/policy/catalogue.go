@@ -10,7 +10,7 @@ import (
 type Privilege struct {
 	Name        string
 	Description string
-	From        []string // the issuers, by name, whose tokens carry it; nil: any
+	From        []string // the issuers, by name, whose tokens give it; nil: any
 }
 
 // Catalogue has all the privileges that exist, so that a route which asks for
@@ -66,7 +66,7 @@ func (c *Catalogue) Unused(used []string) []Privilege {
 	return slices.DeleteFunc(c.List(), func(p Privilege) bool { return slices.Contains(used, p.Name) })
 }
 
-// Gives says whether tokens of that issuer may carry the privilege.
+// Gives says whether the privilege counts in tokens of that issuer.
 func (c *Catalogue) Gives(issuer, privilege string) bool {
 	if c == nil {
 		return true
