@@ -201,11 +201,16 @@ func auditOffline(ctx context.Context, c *config.Audit, r revocationRecord) erro
 	case c.File == "-":
 		return auditTo(os.Stdout).Handler().Handle(ctx, r.record())
 	}
-	file, err := os.OpenFile(c.File, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	file, size, err := openRecords(c.File)
 	if err != nil {
 		return fmt.Errorf("it was done, but could not be written into the audit log: %w", err)
 	}
-	err = auditTo(file).Handler().Handle(ctx, r.record())
+	if torn(c.File, size) {
+		_, err = io.WriteString(file, "\n")
+	}
+	if err == nil {
+		err = auditTo(file).Handler().Handle(ctx, r.record())
+	}
 	if closed := file.Close(); err == nil {
 		err = closed
 	}

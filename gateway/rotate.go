@@ -26,7 +26,7 @@ type rotatedFile struct {
 
 	mu   sync.Mutex
 	file *os.File // nil: to be opened
-	torn bool     // the last write ended within a record
+	torn bool     // the file ends within a record
 
 	stuck error     // why the file could not be rotated
 	again time.Time // when that is tried again
@@ -72,16 +72,42 @@ func (f *rotatedFile) open() (int64, error) {
 		}
 		f.close()
 	}
-	file, err := os.OpenFile(f.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	file, size, err := openRecords(f.path)
 	if err != nil {
 		return 0, err
 	}
+	f.file, f.torn = file, torn(f.path, size)
+	return size, nil
+}
+
+// openRecords opens a file to which records are appended, and returns its size.
+func openRecords(path string) (*os.File, int64, error) {
+	file, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, 0, err
+	}
 	info, err := file.Stat()
 	if err != nil {
-		return 0, errors.Join(err, file.Close())
+		return nil, 0, errors.Join(err, file.Close())
 	}
-	f.file = file
-	return info.Size(), nil
+	return file, info.Size(), nil
+}
+
+// torn says whether the file of that size ends within a record: the disk was
+// full, or the machine lost its power. One that may not be read is taken to be
+// whole: it can be written to all the same.
+func torn(path string, size int64) bool {
+	if size == 0 { // or a pipe, which is not to be waited for
+		return false
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = file.Close() }() // nothing was written
+	var last [1]byte
+	_, err = file.ReadAt(last[:], size-1)
+	return err == nil && last[0] != '\n'
 }
 
 // current returns the size of the open file, and whether it is the one at path.
@@ -133,7 +159,7 @@ func (f *rotatedFile) numbered(n int) string { return fmt.Sprintf("%s.%d", f.pat
 
 func (f *rotatedFile) close() {
 	_ = f.file.Close() // written to without a buffer: nothing is lost
-	f.file, f.torn, f.stuck = nil, false, nil
+	f.file, f.stuck = nil, nil
 }
 
 // Close closes the file; a later Write opens it again.

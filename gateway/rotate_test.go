@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -99,6 +100,57 @@ func TestAuditLogKeepsSoManyFiles(t *testing.T) {
 	}
 }
 
+// A record that was cut off, by a full disk or with the machine, costs no other
+// one: that of a gateway which starts, which reloads, or of a command.
+func TestAuditLogThatEndsWithinARecord(t *testing.T) {
+	c := config.Audit{File: filepath.Join(t.TempDir(), "audit.log"), MaxBytes: 1 << 20, Keep: 3, SampleAllows: 1}
+	errs := prometheus.NewCounter(prometheus.CounterOpts{})
+	tear := func() {
+		t.Helper()
+		file, err := os.OpenFile(c.File, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+		if err == nil {
+			_, err = file.WriteString(`{"a":1`)
+		}
+		if err := errors.Join(err, file.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write := func() {
+		audit := newAuditLog(c, slog.New(slog.DiscardHandler), errs)
+		audit.Info(decisionEvent)
+		audit.Info(decisionEvent)
+		if err := audit.close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tear()
+	write()
+	tear()
+	c.Keep = 4
+	write()
+	tear()
+	if err := auditOffline(t.Context(), &c, revocationRecord{}); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(c.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := 0
+	for line := range strings.Lines(string(text)) {
+		if line != `{"a":1`+"\n" {
+			var r struct{ Event string }
+			if err := json.Unmarshal([]byte(line), &r); err != nil || r.Event == "" {
+				t.Errorf("%v in %q", err, line)
+			}
+			whole++
+		}
+	}
+	if whole != 5 {
+		t.Errorf("%d whole records of 5:\n%s", whole, text)
+	}
+}
+
 // What others wrote into the file, or moved it away, is not overwritten.
 func TestAuditLogIsSharedWithOthers(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.log")
@@ -184,20 +236,20 @@ func TestAuditLogIsNotRotatedTwice(t *testing.T) {
 	first, late := &rotatedFile{path: path, max: 10, keep: 1}, &rotatedFile{path: path, max: 10, keep: 1}
 	t.Cleanup(func() { _, _ = first.Close(), late.Close() })
 	for _, f := range []*rotatedFile{first, late} {
-		if _, err := io.WriteString(f, "full"); err != nil {
+		if _, err := io.WriteString(f, "full\n"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := io.WriteString(first, "new"); err != nil {
+	if _, err := io.WriteString(first, "new\n"); err != nil {
 		t.Fatal(err)
 	}
-	if err := late.rotate(3); err != nil {
+	if err := late.rotate(4); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := io.WriteString(late, "+"); err != nil {
+	if _, err := io.WriteString(late, "+\n"); err != nil {
 		t.Fatal(err)
 	}
-	for file, want := range map[string]string{path: "new+", path + ".1": "fullfull"} {
+	for file, want := range map[string]string{path: "new\n+\n", path + ".1": "full\nfull\n"} {
 		if text, err := os.ReadFile(file); err != nil || string(text) != want {
 			t.Errorf("%s: %q, %v; want %q", file, text, err, want)
 		}
