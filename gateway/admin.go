@@ -90,8 +90,9 @@ func (c caller) String() string {
 // errCredentials says that somebody failed to show who he is.
 var errCredentials = errors.New("the credentials are wrong")
 
-// identify returns who is calling. No credentials at all are no error.
-func (a *adminAuth) identify(r *http.Request) (c caller, err error) {
+// identify returns who is calling, front being what the listener asks of
+// clients by now. No credentials at all are no error.
+func (a *adminAuth) identify(r *http.Request, front *frontTLS) (c caller, err error) {
 	c.ip = peerIP(r.RemoteAddr)
 	scheme, secret, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	id, form := r.PostForm.Get("client_id"), r.PostForm.Get("client_secret")
@@ -113,8 +114,9 @@ func (a *adminAuth) identify(r *http.Request) (c caller, err error) {
 	case scheme != "":
 		return c, errCredentials
 	case form == "":
-		// The listener has verified the chain; its authorities sign operators only.
-		if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
+		// The authorities of the listener sign operators only. It keeps those that
+		// it was started with where the file has no tls any more.
+		if a.certificates && front.vouches(r.TLS) {
 			c.operator, c.name = true, bounded(r.TLS.PeerCertificates[0].Subject.String())
 		}
 		return c, nil
@@ -235,7 +237,7 @@ func (s *snapshot) admit(r *http.Request, needs access, origin *http.CrossOrigin
 			return c, &adminRefusal{http.StatusBadRequest, token.BadRequest, "The body is no form of at most 65536 bytes."}
 		}
 	}
-	c, err := a.identify(r)
+	c, err := a.identify(r, s.adminTLS)
 	switch {
 	case errors.Is(err, errCredentials):
 		a.failures.Add(c.ip)

@@ -143,6 +143,21 @@ func (f *frontTLS) config() *tls.Config {
 	return c
 }
 
+// vouches says whether one of its authorities signed the client's certificate.
+// The handshake found one that did, but a connection that is kept can be older
+// than the file, and than what is left of the certificate's time.
+func (f *frontTLS) vouches(c *tls.ConnectionState) bool {
+	if f.clients == nil || c == nil || len(c.VerifiedChains) == 0 {
+		return false
+	}
+	between := x509.NewCertPool()
+	for _, more := range c.PeerCertificates[1:] {
+		between.AddCert(more)
+	}
+	_, err := c.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: f.clients.get(), Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	return err == nil
+}
+
 // certificate returns the one for the name that the client asks for (RFC 6066
 // §3): one that says so in full, else one with a wildcard, else the default.
 func (f *frontTLS) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -289,7 +290,7 @@ func TestOperatorsWithCertificates(t *testing.T) {
 	b, p, r := newBackend(t), newIDP(t), startRedis(t)
 	servers, operators := newAuthority(t), newAuthority(t)
 	admin := &gateway{listen: freeAddress(t)}
-	g := start(t, fill(`
+	yaml := fill(`
 server:
   ADDRESSES
   admin: ADMIN
@@ -315,7 +316,8 @@ routes:
   - match: /heroes/{id}
     privileges: []
     upstream: BACKEND
-`, "ADMIN", admin.listen, "IDP", p.URL, "REDIS", r.URL, "BACKEND", b.URL), append(servers.issue(t, "127.0.0.1").files("admin"), file{"operators.pem", operators.cert})...)
+`, "ADMIN", admin.listen, "IDP", p.URL, "REDIS", r.URL, "BACKEND", b.URL)
+	g := start(t, yaml, append(servers.issue(t, "127.0.0.1").files("admin"), file{"operators.pem", operators.cert})...)
 	token := p.token(t)
 	post := func(c *caller, headers ...string) int {
 		req, err := http.NewRequest(http.MethodPost, c.URL+"/revoke", strings.NewReader(tokenForm(token).Encode()))
@@ -370,4 +372,19 @@ routes:
 	if actor := records[len(records)-1]["actor"]; actor != "operator "+operator.leaf.Subject.String() {
 		t.Errorf("the record says %v", actor)
 	}
+
+	// What a connection once showed is worth what the file says by now.
+	kept := func(c *pair) *caller {
+		t.Helper()
+		k := admin.caller(t, "http/1.1", trusting(servers, c.shown(t)))
+		eventually(t, "the operator is known", func() bool { return post(k) == http.StatusOK })
+		return k
+	}
+	alice, others := kept(operator), newAuthority(t)
+	replace(t, filepath.Join(filepath.Dir(g.config), "operators.pem"), others.cert)
+	g.reload(t, yaml)
+	eventually(t, "an authority that was replaced vouches for nobody", func() bool { return post(alice) == http.StatusUnauthorized })
+	bob := kept(others.issue(t, "bob"))
+	g.reload(t, strings.Replace(yaml, "      client_ca_file: operators.pem\n      client_auth: request\n", "", 1))
+	eventually(t, "an authority that was taken out vouches for nobody", func() bool { return post(bob) == http.StatusUnauthorized })
 }
