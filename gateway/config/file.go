@@ -432,6 +432,9 @@ func (c *costs) readNode(r *reader, n *yaml.Node, path string) {
 		r.read(n, path, &c.all)
 		return
 	}
+	if len(n.Content) == 0 {
+		r.fault(path, "%s is an empty map; want a number, or numbers by method", path)
+	}
 	c.byMethod = map[string]int{}
 	r.pairs(n, path, func(key, value *yaml.Node) {
 		at := join(path, key.Value)
@@ -544,6 +547,10 @@ func (c *requiredClaims) readNode(r *reader, n *yaml.Node, path string) {
 		for _, item := range list {
 			(*c)[item] = nil
 		}
+		return
+	}
+	if n.Kind == yaml.MappingNode && len(n.Content) == 0 {
+		r.fault(path, "%s is an empty map; want at least one claim", path)
 		return
 	}
 	r.pairs(n, path, func(key, value *yaml.Node) {

@@ -162,7 +162,7 @@ func (l *oneOrMany[T]) schema(g *generator) schema {
 
 func (*costs) schema(g *generator) schema {
 	return anyOf(g.of(reflect.TypeFor[int](), ""), schema{
-		"type": "object", "propertyNames": schema{"pattern": "^[^a-z]+$"},
+		"type": "object", "minProperties": 1, "propertyNames": schema{"pattern": "^[^a-z]+$"},
 		"additionalProperties": g.scalar(schema{"type": "integer", "minimum": 0}),
 	})
 }
@@ -192,7 +192,9 @@ func (*fileExpectation) schema(g *generator) schema {
 }
 
 func (*requiredClaims) schema(g *generator) schema {
-	return anyOf(g.of(reflect.TypeFor[[]claim](), ""), g.of(reflect.TypeFor[map[string]oneOrMany[claimValue]](), ""))
+	values := g.of(reflect.TypeFor[map[string]oneOrMany[claimValue]](), "")
+	values["minProperties"] = 1
+	return anyOf(g.of(reflect.TypeFor[[]claim](), ""), values)
 }
 
 func (*claimValue) schema(*generator) schema {
