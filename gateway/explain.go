@@ -56,7 +56,7 @@ func Explain(ctx context.Context, cfg *config.Config, r Request) (*Explanation, 
 	defer s.close()
 	g := &Gateway{now: time.Now, log: b.log}
 	return g.explain(ctx, s, r, func() error {
-		g.start(ctx, s, nil)
+		g.startVerifying(ctx, s)
 		return nil
 	})
 }

@@ -47,7 +47,7 @@ func Inspect(ctx context.Context, cfg *config.Config, raw, name string) (Inspect
 		return Inspection{}, err
 	}
 	defer s.close()
-	(&Gateway{now: time.Now}).start(ctx, s, nil)
+	(&Gateway{now: time.Now}).startVerifying(ctx, s)
 	issuers, err := s.issuersOf(raw, name)
 	if err != nil {
 		return Inspection{}, fmt.Errorf("%w (--issuer)", err)

@@ -90,6 +90,12 @@ func (g *Gateway) start(ctx context.Context, s, old *snapshot) {
 	started.Wait()
 }
 
+// startVerifying starts what verifies tokens, for a command: it forwards
+// nothing, and backends and registries need not hear of it.
+func (g *Gateway) startVerifying(ctx context.Context, s *snapshot) {
+	g.start(ctx, s, &snapshot{upstreams: s.upstreams})
+}
+
 // hold keeps the parts of s from being closed before s is.
 func (s *snapshot) hold() {
 	for _, p := range s.issuers {

@@ -80,6 +80,36 @@ func TestRefusalsAreForOperators(t *testing.T) {
 
 // Whoever gives a token where a file's name belongs finds no copy of it in the
 // output, which a CI system may keep.
+// What verifies a token is asked; backends are not.
+func TestCommandsAskNoBackend(t *testing.T) {
+	t.Parallel()
+	p, b := newIDP(t), newBackend(t)
+	config, token := t.TempDir()+"/routes.yaml", p.token(t)
+	write(t, config, fill(`
+issuers:
+  main:
+    issuer: IDP
+    audiences: [https://heroes.example]
+upstreams:
+  heroes:
+    targets: [BACKEND]
+    health:
+      path: /healthz
+routes:
+  - match: /heroes/{id}
+    privileges: []
+    upstream: heroes
+`, "IDP", p.URL, "BACKEND", b.URL))
+	for _, args := range [][]string{{"token", "-"}, {"explain", "/heroes/1", "--token-file", "-"}} {
+		if status, out := command(t, token, append(args, "--config", config)...); status != 0 {
+			t.Errorf("%s: status %d, %s", args[0], status, out)
+		}
+		if n := b.count(); n != 0 {
+			t.Errorf("%s: %d requests reached the backend", args[0], n)
+		}
+	}
+}
+
 func TestTokenInPlaceOfItsFile(t *testing.T) {
 	t.Parallel()
 	config, raw := t.TempDir()+"/routes.yaml", newSigner(t, "ES256", "k").sign(t, claims{"sub": "alice"})
