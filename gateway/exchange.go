@@ -125,7 +125,7 @@ func (x *exchange) end() {
 	x.gateway.refusals.keep(x)
 	x.gateway.metrics.request(x.route, x.w.status, reason, duration)
 	cut := broke != nil || x.abort
-	if !cut && x.r.ProtoMajor == 2 && x.w.bytes > 0 {
+	if !cut && x.r.ProtoMajor == 2 && x.w.bytes > 0 && x.r.Context().Err() == nil {
 		// What net/http holds of the body it writes once the handler has returned,
 		// where nothing else ends the wait for a client that opens no window. The end
 		// of the stream takes the deadline off.

@@ -78,8 +78,6 @@ func TestRefusalsAreForOperators(t *testing.T) {
 	a.is(t, http.StatusForbidden)
 }
 
-// Whoever gives a token where a file's name belongs finds no copy of it in the
-// output, which a CI system may keep.
 // What verifies a token is asked; backends are not.
 func TestCommandsAskNoBackend(t *testing.T) {
 	t.Parallel()
@@ -110,6 +108,8 @@ routes:
 	}
 }
 
+// Whoever gives a token where a file's name belongs finds no copy of it in the
+// output, which a CI system may keep.
 func TestTokenInPlaceOfItsFile(t *testing.T) {
 	t.Parallel()
 	config, raw := t.TempDir()+"/routes.yaml", newSigner(t, "ES256", "k").sign(t, claims{"sub": "alice"})
